@@ -1,0 +1,249 @@
+//! N-API only: converts, calls, converts. No decision is taken here and no loop runs over data.
+
+mod abi;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use napi::bindgen_prelude::{AsyncTask, Buffer, Env, Error, Function, Result, Task, Uint8Array};
+use napi::threadsafe_function::ThreadsafeFunctionCallMode;
+use napi_derive::napi;
+use plane::limits::Limits;
+
+fn refused(what: &str) -> Error {
+    Error::from_reason(what.to_string())
+}
+
+#[napi]
+pub struct NativePlane {
+    plane: Arc<plane::plane::Plane>,
+}
+
+#[napi(object)]
+pub struct ServerStats {
+    pub connections: u32,
+    pub connections_total: i64,
+    pub handshakes_failed: i64,
+    pub panics: i64,
+}
+
+#[napi(object)]
+pub struct VolumeStats {
+    pub connections: u32,
+    pub read_ops: i64,
+    pub read_bytes: i64,
+    pub write_ops: i64,
+    pub write_bytes: i64,
+    pub flush_ops: i64,
+    pub trim_ops: i64,
+    pub trim_bytes: i64,
+    pub errors: i64,
+}
+
+#[napi]
+impl NativePlane {
+    /// `wake` is called with no arguments when events wait to be drained.
+    #[napi(constructor)]
+    pub fn new(wake: Function<'_, (), ()>) -> Result<Self> {
+        let wake = wake.build_threadsafe_function().weak::<true>().build()?;
+        let wake = Box::new(move || {
+            // Fails only while the environment is torn down: then nobody is left to drain.
+            let _ = wake.call((), ThreadsafeFunctionCallMode::NonBlocking);
+        });
+        Ok(NativePlane {
+            plane: Arc::new(plane::plane::Plane::new(Limits::default(), wake)),
+        })
+    }
+
+    #[napi]
+    pub fn listen(&self, address: String) -> Result<String> {
+        self.plane
+            .server
+            .listen(&address)
+            .map_err(|error| Error::from_reason(format!("cannot listen on {address}: {error}")))
+    }
+
+    #[napi]
+    pub fn register_file(&self, number: u32, path: String) -> Result<()> {
+        self.plane
+            .register_file(number, path.into())
+            .then_some(())
+            .ok_or_else(|| refused("extent file number out of range"))
+    }
+
+    #[napi]
+    pub fn forget_file(&self, number: u32) {
+        self.plane.forget_file(number);
+    }
+
+    #[napi]
+    pub fn open_volume(&self, handle: u32, size_bytes: i64, read_only: bool) -> Result<()> {
+        let size = u64::try_from(size_bytes).map_err(|_| refused("negative size"))?;
+        self.plane
+            .open_volume(handle, size, read_only)
+            .then_some(())
+            .ok_or_else(|| refused("handle in use"))
+    }
+
+    #[napi]
+    pub fn close_volume(&self, handle: u32, id: u32) {
+        self.plane.close_volume(handle, id);
+    }
+
+    #[napi]
+    pub fn resize_volume(&self, handle: u32, size_bytes: i64) -> Result<()> {
+        let size = u64::try_from(size_bytes).map_err(|_| refused("negative size"))?;
+        self.plane
+            .resize_volume(handle, size)
+            .then_some(())
+            .ok_or_else(|| refused("unknown handle"))
+    }
+
+    #[napi]
+    pub fn publish(
+        &self,
+        name: String,
+        handle: u32,
+        read_only: bool,
+        description: String,
+    ) -> Result<()> {
+        self.plane
+            .publish(name, handle, read_only, description)
+            .then_some(())
+            .ok_or_else(|| refused("unknown handle"))
+    }
+
+    #[napi]
+    pub fn unpublish(&self, name: String, id: u32) {
+        self.plane.unpublish(&name, id);
+    }
+
+    #[napi]
+    pub fn load_leaf(&self, handle: u32, leaf: u32, page: Uint8Array) -> bool {
+        self.plane.load_leaf(handle, leaf, &page)
+    }
+
+    #[napi]
+    pub fn fail_leaf(&self, handle: u32, leaf: u32) {
+        self.plane.fail_leaf(handle, leaf);
+    }
+
+    #[napi]
+    pub fn drop_leaves(&self, handle: u32) {
+        self.plane.drop_leaves(handle);
+    }
+
+    #[napi]
+    pub fn grant(&self, handle: u32, first: u32, count: u32) -> bool {
+        self.plane.grant(handle, first, count)
+    }
+
+    #[napi]
+    pub fn refuse(&self, handle: u32) {
+        self.plane.refuse(handle);
+    }
+
+    #[napi]
+    pub fn flush(&self, handle: u32, token: u32) -> bool {
+        self.plane.flush(handle, token)
+    }
+
+    #[napi]
+    pub fn freeze(&self, handle: u32, token: u32) -> bool {
+        self.plane.freeze(handle, token)
+    }
+
+    #[napi]
+    pub fn committed(&self, token: u32, errno: i32) {
+        self.plane.committed(token, errno);
+    }
+
+    #[napi]
+    pub fn advance_epoch(&self) -> u32 {
+        self.plane.advance_epoch()
+    }
+
+    #[napi]
+    pub fn quiesced_epoch(&self) -> u32 {
+        self.plane.quiesced_epoch()
+    }
+
+    #[napi]
+    pub fn allocate_run(&self, file: u32, first_slot: u32, count: u32, id: u32) {
+        self.plane.allocate_run(file, first_slot, count, id);
+    }
+
+    #[napi]
+    pub fn punch_run(&self, file: u32, first_slot: u32, count: u32, id: u32) {
+        self.plane.punch_run(file, first_slot, count, id);
+    }
+
+    /// Every waiting event as records (layout: abi.rs), oldest first.
+    #[napi]
+    pub fn drain(&self) -> Buffer {
+        abi::encode(&self.plane.drain()).into()
+    }
+
+    #[napi]
+    pub fn stats(&self) -> ServerStats {
+        let stats = self.plane.server.stats();
+        ServerStats {
+            connections: stats.connections,
+            connections_total: stats.connections_total as i64,
+            handshakes_failed: stats.handshakes_failed as i64,
+            panics: stats.panics as i64,
+        }
+    }
+
+    #[napi]
+    pub fn volume_stats(&self, handle: u32) -> Option<VolumeStats> {
+        let backing = self.plane.backing(handle)?;
+        let stats = self.plane.server.export_stats(&backing);
+        Some(VolumeStats {
+            connections: stats.connections,
+            read_ops: stats.read_ops as i64,
+            read_bytes: stats.read_bytes as i64,
+            write_ops: stats.write_ops as i64,
+            write_bytes: stats.write_bytes as i64,
+            flush_ops: stats.flush_ops as i64,
+            trim_ops: stats.trim_ops as i64,
+            trim_bytes: stats.trim_bytes as i64,
+            errors: stats.errors as i64,
+        })
+    }
+
+    /// Stops serving; resolves when every connection is closed.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn close(&self, grace_ms: u32) -> AsyncTask<Close> {
+        AsyncTask::new(Close {
+            plane: Arc::clone(&self.plane),
+            grace: Duration::from_millis(u64::from(grace_ms)),
+        })
+    }
+}
+
+pub struct Close {
+    plane: Arc<plane::plane::Plane>,
+    grace: Duration,
+}
+
+impl Task for Close {
+    type Output = ();
+    type JsValue = ();
+
+    fn compute(&mut self) -> Result<()> {
+        self.plane.close(self.grace);
+        Ok(())
+    }
+
+    fn resolve(&mut self, _env: Env, (): ()) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// sd_notify(3): one datagram to the service manager's socket, which Node cannot send.
+#[napi]
+pub fn notify_service_manager(socket: String, state: String) -> Result<()> {
+    plane::notify::send(&socket, &state)
+        .map_err(|error| Error::from_reason(format!("cannot notify {socket}: {error}")))
+}

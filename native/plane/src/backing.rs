@@ -1,0 +1,96 @@
+//! The border inside the plane: what the NBD layer may ask of whatever is behind an export. `volume.rs` implements it
+//! over extent files; tests implement it over memory. The protocol layer has validated every range (inside the size,
+//! no overflow, not larger than the limits) before it calls; implementations assert that.
+
+/// How long a call may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// On a connection's own thread: no disk reads, no waiting for the engine. Such a call fails with
+    /// [`IoError::WouldBlock`] and is repeated, whole, on an io thread with [`Patience::Wait`].
+    Inline,
+    /// On an io thread: may wait.
+    Wait,
+}
+
+/// Why an operation failed; `WouldBlock` never reaches a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoError {
+    WouldBlock,
+    /// The pool is full, or the host filesystem is.
+    NoSpace,
+    /// The disk failed, a map page was damaged, or the volume refuses I/O after a failed sync.
+    Failed,
+    /// The volume is going away.
+    ShuttingDown,
+    /// The fast path that the client insisted on does not exist for this range (WRITE_ZEROES with FAST_ZERO).
+    NotFast,
+}
+
+/// One run of a volume as block status and sparse replies see it. A hole here reads as zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    pub length: u64,
+    pub is_hole: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ZeroOptions {
+    /// The client asked that the range stay allocated (NO_HOLE).
+    pub keep_allocated: bool,
+    /// Fail with `NotFast` rather than write zeros (FAST_ZERO).
+    pub only_fast: bool,
+}
+
+/// Called exactly once, on any thread; must not block.
+pub type Completion = Box<dyn FnOnce(Result<(), IoError>) + Send>;
+
+pub trait Backing: Send + Sync + 'static {
+    /// Bytes. Can grow while connections are open.
+    fn size(&self) -> u64;
+
+    /// Marks the calling thread as executing requests: between `enter` and `leave` a freeze or a swap waits. Taken once
+    /// per batch, never held while the thread waits for a client. With `Inline` it returns false while a fence is up
+    /// (then use an io thread, or wait with `Wait`, which always returns true).
+    fn enter(&self, patience: Patience) -> bool;
+    fn leave(&self);
+
+    /// Fills `target` from `offset`. Blocks never written read as zeros.
+    fn read(&self, offset: u64, target: &mut [u8], patience: Patience) -> Result<(), IoError>;
+    /// On an error any part of the range may have been written.
+    fn write(&self, offset: u64, source: &[u8], patience: Patience) -> Result<(), IoError>;
+    fn trim(&self, offset: u64, length: u64, patience: Patience) -> Result<(), IoError>;
+    fn zero(
+        &self,
+        offset: u64,
+        length: u64,
+        options: ZeroOptions,
+        patience: Patience,
+    ) -> Result<(), IoError>;
+    /// Calls `each` with adjacent runs that together cover the range, merged, until it returns false.
+    fn runs(
+        &self,
+        offset: u64,
+        length: u64,
+        patience: Patience,
+        each: &mut dyn FnMut(Run) -> bool,
+    ) -> Result<(), IoError>;
+    /// Asks the kernel to read the range ahead; a hint, never an error for data that is not there.
+    fn cache(&self, offset: u64, length: u64, patience: Patience) -> Result<(), IoError>;
+    /// Everything that completed before this call is durable when `done` runs with `Ok`. Never blocks.
+    fn flush(&self, done: Completion);
+}
+
+/// `enter` as a guard.
+pub struct Entered<'a>(&'a dyn Backing);
+
+impl<'a> Entered<'a> {
+    pub fn new(backing: &'a dyn Backing, patience: Patience) -> Option<Self> {
+        backing.enter(patience).then_some(Self(backing))
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}

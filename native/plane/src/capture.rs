@@ -1,0 +1,309 @@
+//! Captures: what changed in a volume's map since the last one, synced, handed to the engine, and who waits for it. One
+//! capture per volume is under way at a time, so they reach the journal in order; everybody who waits when one begins
+//! shares it.
+//!
+//! Order inside a capture (laws 1 and 2): waiters are taken, then the dirty list, then the entries under their stripe locks, then the
+//! touched files, which are synced; only then does the engine learn of the changes; only after its commit do waiters.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::backing::{Backing, Completion, IoError};
+use crate::link::{CHANGES_PER_EVENT, Change, Event};
+use crate::map::{Entry, LEAF_ENTRIES, Map};
+use crate::volume::Volume;
+
+/// Dirty entries after which a capture is made without anybody asking: bounds memory and the length of a commit.
+pub const DIRTY_MAX: usize = 1 << 17;
+/// Tokens chosen here, not by the engine.
+const PLANE_TOKEN: u32 = 1 << 31;
+const DROP_TRIES: u32 = 3;
+
+#[derive(Clone, Copy, Debug)]
+enum Job {
+    /// For the engine, with its token.
+    Flush(u32),
+    Freeze(u32),
+    /// Forget all leaves, if nothing is dirty.
+    DropLeaves {
+        tries: u32,
+    },
+    /// The last capture; then grants go back and the operation with this id is done.
+    Close(u32),
+}
+
+#[derive(Default)]
+pub struct SyncState {
+    waiting: Vec<Completion>,
+    jobs: VecDeque<Job>,
+    /// A round runs or waits for its commit.
+    is_busy: bool,
+}
+
+/// Captures that wait for the engine, by token.
+#[derive(Default)]
+pub struct Commits {
+    last_token: AtomicU32,
+    pending: Mutex<HashMap<u32, Pending>>,
+}
+
+struct Pending {
+    volume: Arc<Volume>,
+    waiters: Vec<Completion>,
+    job: Option<Job>,
+}
+
+impl Commits {
+    fn next_token(&self) -> u32 {
+        PLANE_TOKEN | self.last_token.fetch_add(1, Ordering::Relaxed) & !PLANE_TOKEN
+    }
+
+    /// The engine's answer to a capture.
+    pub fn committed(&self, token: u32, errno: i32) {
+        let Some(pending) = self.pending.lock().remove(&token) else {
+            return;
+        };
+        let result = if errno == 0 {
+            Ok(())
+        } else {
+            Err(IoError::Failed)
+        };
+        pending
+            .volume
+            .end_round(pending.waiters, pending.job, result);
+    }
+}
+
+/// Volumes are reached through an Arc: a round goes on after the call that began it.
+pub trait Rounds {
+    fn request_flush(&self, token: u32);
+    fn request_freeze(&self, token: u32);
+    fn request_drop_leaves(&self);
+    fn request_close(&self, id: u32);
+}
+
+impl Rounds for Arc<Volume> {
+    fn request_flush(&self, token: u32) {
+        self.request(Some(Job::Flush(token)), None);
+    }
+    fn request_freeze(&self, token: u32) {
+        self.request(Some(Job::Freeze(token)), None);
+    }
+    fn request_drop_leaves(&self) {
+        self.request(Some(Job::DropLeaves { tries: DROP_TRIES }), None);
+    }
+    fn request_close(&self, id: u32) {
+        self.request(Some(Job::Close(id)), None);
+    }
+}
+
+impl Volume {
+    /// Everything completed before this call is durable when `done` runs with `Ok`.
+    pub(crate) fn flush_for(&self, done: Completion) {
+        if self.failed.load(Ordering::SeqCst) != 0 {
+            return done(Err(IoError::Failed));
+        }
+        let is_clean =
+            !self.sync.lock().is_busy && self.touched.is_empty() && self.dirty.lock().is_empty();
+        if is_clean {
+            return done(Ok(()));
+        }
+        self.request(None, Some(done));
+    }
+
+    pub(crate) fn is_long(dirty: usize) -> bool {
+        dirty.is_multiple_of(DIRTY_MAX)
+    }
+
+    /// A capture that nobody waits for.
+    pub(crate) fn capture_soon(&self) {
+        self.request(None, Some(Box::new(|_| {})));
+    }
+
+    fn request(&self, job: Option<Job>, waiter: Option<Completion>) {
+        let mut sync = self.sync.lock();
+        sync.jobs.extend(job);
+        sync.waiting.extend(waiter);
+        if !std::mem::replace(&mut sync.is_busy, true) {
+            drop(sync);
+            self.start_round();
+        }
+    }
+
+    fn start_round(&self) {
+        if let Some(volume) = self.me.upgrade() {
+            self.shared
+                .sync_workers
+                .submit(Box::new(move || volume.round()));
+        }
+    }
+
+    /// On a sync thread. Ends the volume's turn, hands it on, or leaves it busy until the engine answers.
+    fn round(self: Arc<Self>) {
+        let (job, waiters) = {
+            let mut sync = self.sync.lock();
+            let job = sync.jobs.pop_front();
+            (job, std::mem::take(&mut sync.waiting))
+        };
+        if let Some(Job::DropLeaves { tries }) = job {
+            self.drop_leaves_if_clean(tries);
+            return self.end_round(waiters, None, Err(IoError::WouldBlock));
+        }
+        let is_freeze = matches!(job, Some(Job::Freeze(_)));
+        let changes = if is_freeze {
+            self.gate.fenced(|| self.freeze_here())
+        } else {
+            self.take_changes()
+        };
+        let released: Vec<(u32, u32)> = std::mem::take(&mut *self.released.lock())
+            .into_iter()
+            .map(|extent| (extent, 1))
+            .collect();
+        let synced = self.sync_touched();
+        if !released.is_empty() {
+            self.shared.link.push(Event::Released {
+                handle: self.handle,
+                runs: released,
+            });
+        }
+        if let Err((file, errno)) = synced {
+            self.failed.store(errno, Ordering::SeqCst);
+            self.shared.link.push(Event::Failed {
+                handle: self.handle,
+                file,
+                errno,
+            });
+            return self.end_round(waiters, job, Err(IoError::Failed));
+        }
+        let token = match job {
+            Some(Job::Flush(token) | Job::Freeze(token)) => token,
+            _ if changes.is_empty() => return self.end_round(waiters, job, Ok(())),
+            _ => self.shared.commits.next_token(),
+        };
+        self.shared.commits.pending.lock().insert(
+            token,
+            Pending {
+                volume: Arc::clone(&self),
+                waiters,
+                job,
+            },
+        );
+        self.hand_over(token, is_freeze, &changes);
+    }
+
+    /// Under the fence: what was written before belongs to the frozen state, what comes after goes beside it.
+    fn freeze_here(&self) -> Vec<Change> {
+        let changes = self.take_changes();
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        changes
+    }
+
+    fn take_changes(&self) -> Vec<Change> {
+        let mut dirty = std::mem::take(&mut *self.dirty.lock());
+        dirty.sort_unstable();
+        let map = self.map.load();
+        let mut changes = Vec::with_capacity(dirty.len());
+        for index in dirty {
+            let Some(leaf) = map.leaf(index / LEAF_ENTRIES as u32) else {
+                // Leaves with dirty entries are never dropped.
+                unreachable!("the leaf of dirty entry {index} is resident")
+            };
+            let position = index as usize % LEAF_ENTRIES;
+            let _stripe = self.stripe(u64::from(index));
+            let view = leaf.view(position);
+            leaf.clear(position, Entry::DIRTY | Entry::FRESH);
+            changes.push(Change {
+                index,
+                extent: view.entry.extent(),
+                present: view.entry.present(),
+                base_mask: view.base.mask(),
+                base: if view.base.mask() == 0 {
+                    0
+                } else {
+                    view.base.extent()
+                },
+            });
+        }
+        changes
+    }
+
+    fn sync_touched(&self) -> Result<(), (u32, i32)> {
+        for number in self.touched.take() {
+            if let Some(file) = self.shared.files.get(number) {
+                file.sync()
+                    .map_err(|error| (number, error.raw_os_error()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn hand_over(&self, token: u32, frozen: bool, changes: &[Change]) {
+        let mut parts = changes.chunks(CHANGES_PER_EVENT).peekable();
+        let captured = |changes: &[Change], last| Event::Captured {
+            handle: self.handle,
+            token,
+            frozen,
+            last,
+            changes: changes.to_vec(),
+        };
+        if parts.peek().is_none() {
+            self.shared.link.push(captured(&[], true));
+        }
+        while let Some(part) = parts.next() {
+            self.shared
+                .link
+                .push(captured(part, parts.peek().is_none()));
+        }
+    }
+
+    fn drop_leaves_if_clean(&self, tries: u32) {
+        let dropped = self.gate.fenced(|| {
+            let _one = self.map_lock.lock();
+            if !self.dirty.lock().is_empty() {
+                return false;
+            }
+            self.map.store(Arc::new(Map::new(self.size())));
+            true
+        });
+        if !dropped && tries > 1 {
+            // A capture first, then once more. Ownership computed a little later is the only loss if all tries fail.
+            let mut sync = self.sync.lock();
+            sync.waiting.push(Box::new(|_| {}));
+            sync.jobs.push_back(Job::DropLeaves { tries: tries - 1 });
+        }
+    }
+
+    /// Answers who waited and goes on with what came meanwhile. Waiters given with `WouldBlock` were not served: they join the next round.
+    fn end_round(&self, waiters: Vec<Completion>, job: Option<Job>, result: Result<(), IoError>) {
+        if result == Err(IoError::WouldBlock) {
+            self.sync.lock().waiting.extend(waiters);
+        } else {
+            for waiter in waiters {
+                waiter(result);
+            }
+        }
+        if let Some(Job::Close(id)) = job {
+            let runs = self.grants.take_all();
+            if !runs.is_empty() {
+                self.shared.link.push(Event::Released {
+                    handle: self.handle,
+                    runs,
+                });
+            }
+            self.shared.link.push(Event::Done {
+                id,
+                errno: self.failed.load(Ordering::SeqCst),
+            });
+        }
+        let mut sync = self.sync.lock();
+        if sync.waiting.is_empty() && sync.jobs.is_empty() {
+            sync.is_busy = false;
+        } else {
+            drop(sync);
+            self.start_round();
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The table of published exports: name to backing, and which connections came through which name. The handshake answers
+//! from it and asks nobody.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::{Mutex, RwLock};
+use rustix::net::Shutdown;
+
+use crate::backing::Backing;
+use crate::stats::{Counters, ExportStats};
+
+pub struct ExportSpec {
+    pub backing: Arc<dyn Backing>,
+    pub read_only: bool,
+    pub description: String,
+}
+
+pub struct Export {
+    pub name: String,
+    pub backing: Arc<dyn Backing>,
+    pub read_only: bool,
+    pub description: String,
+    pub counters: Arc<Counters>,
+    state: Mutex<State>,
+}
+
+type Done = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+struct State {
+    sockets: HashMap<u64, Arc<OwnedFd>>,
+    is_gone: bool,
+    /// Called when the last connection of an export that is gone has ended.
+    waiting: Vec<Done>,
+}
+
+/// A connection's hold on its export: while it lives, the connection may do I/O.
+pub struct Lease {
+    pub export: Arc<Export>,
+    connection: u64,
+}
+
+impl Export {
+    /// `None` once the export is gone.
+    pub fn attach(self: &Arc<Self>, connection: u64, socket: Arc<OwnedFd>) -> Option<Lease> {
+        let mut state = self.state.lock();
+        if state.is_gone {
+            return None;
+        }
+        state.sockets.insert(connection, socket);
+        self.counters.connections.fetch_add(1, Ordering::Relaxed);
+        Some(Lease {
+            export: Arc::clone(self),
+            connection,
+        })
+    }
+
+    fn withdraw(&self, done: Done) {
+        let mut state = self.state.lock();
+        state.is_gone = true;
+        if state.sockets.is_empty() {
+            drop(state);
+            return done();
+        }
+        state.waiting.push(done);
+        for socket in state.sockets.values() {
+            // Fails only if the peer is gone already, which is what is wanted.
+            let _ = rustix::net::shutdown(socket, Shutdown::Both);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut state = self.export.state.lock();
+        state.sockets.remove(&self.connection);
+        self.export
+            .counters
+            .connections
+            .fetch_sub(1, Ordering::Relaxed);
+        if state.is_gone && state.sockets.is_empty() {
+            let waiting = std::mem::take(&mut state.waiting);
+            drop(state);
+            for done in waiting {
+                done();
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+pub struct ExportTable {
+    names: RwLock<Names>,
+}
+
+#[derive(Default)]
+struct Names {
+    /// Ordered, so that clients list them in a steady order.
+    exports: BTreeMap<String, Arc<Export>>,
+    /// Counters per backing with the number of names that share them.
+    counters: HashMap<usize, (Arc<Counters>, usize)>,
+}
+
+fn identity(backing: &Arc<dyn Backing>) -> usize {
+    Arc::as_ptr(backing).cast::<()>() as usize
+}
+
+impl ExportTable {
+    pub fn get(&self, name: &str) -> Option<Arc<Export>> {
+        self.names.read().exports.get(name).cloned()
+    }
+
+    pub fn list(&self) -> Vec<Arc<Export>> {
+        self.names.read().exports.values().cloned().collect()
+    }
+
+    /// A name that is taken by another backing, or in another mode, changes hands: connections through the old one end.
+    pub fn publish(&self, name: String, spec: ExportSpec) {
+        let mut names = self.names.write();
+        if let Some(old) = names.exports.get(&name)
+            && identity(&old.backing) == identity(&spec.backing)
+            && old.read_only == spec.read_only
+        {
+            return;
+        }
+        let old = names.remove(&name);
+        let entry = names.counters.entry(identity(&spec.backing)).or_default();
+        entry.1 += 1;
+        let counters = Arc::clone(&entry.0);
+        let ExportSpec {
+            backing,
+            read_only,
+            description,
+        } = spec;
+        let export = Export {
+            name: name.clone(),
+            backing,
+            read_only,
+            description,
+            counters,
+            state: Mutex::default(),
+        };
+        names.exports.insert(name, Arc::new(export));
+        drop(names);
+        if let Some(old) = old {
+            old.withdraw(Box::new(|| {}));
+        }
+    }
+
+    /// `done` runs when no connection that came through this name can do I/O any more.
+    pub fn unpublish(&self, name: &str, done: Done) {
+        let removed = self.names.write().remove(name);
+        match removed {
+            Some(export) => export.withdraw(done),
+            None => done(),
+        }
+    }
+
+    pub fn stats(&self, backing: &Arc<dyn Backing>) -> ExportStats {
+        self.names
+            .read()
+            .counters
+            .get(&identity(backing))
+            .map(|(counters, _)| counters.read())
+            .unwrap_or_default()
+    }
+}
+
+impl Names {
+    fn remove(&mut self, name: &str) -> Option<Arc<Export>> {
+        let export = self.exports.remove(name)?;
+        if let Some(entry) = self.counters.get_mut(&identity(&export.backing)) {
+            entry.1 -= 1;
+            if entry.1 == 0 {
+                self.counters.remove(&identity(&export.backing));
+            }
+        }
+        Some(export)
+    }
+}

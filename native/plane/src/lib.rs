@@ -1,0 +1,19 @@
+//! The data plane: serves volumes over NBD. Pure Rust; knows neither Node nor any format on disk.
+pub mod backing;
+pub mod capture;
+pub mod error;
+pub mod export;
+pub mod file;
+pub mod gate;
+pub mod grant;
+pub mod limits;
+pub mod link;
+pub mod map;
+pub mod nbd;
+pub mod notify;
+pub mod plane;
+pub mod quiesce;
+pub mod server;
+pub mod stats;
+pub mod volume;
+pub mod work;

@@ -1,0 +1,360 @@
+//! One request against a backing, and its reply. The same code runs on a connection's thread, where nothing may block, and on an
+//! io thread, where everything may. Knows no socket.
+
+use std::sync::Arc;
+
+use super::handshake::Context;
+use super::outgoing::Outgoing;
+use super::replies::Replies;
+use super::wire::{self, CHUNK_BYTES, Request, chunk, command, command_flag};
+use crate::backing::{Backing, IoError, Patience, Run, ZeroOptions};
+use crate::error::{self, Refusal};
+use crate::limits::{DESCRIPTORS_MAX, INLINE_ZERO_BYTES_MAX, REQUEST_BYTES_MAX};
+use crate::stats::ExportStats;
+
+pub struct Executor {
+    pub outgoing: Arc<Outgoing>,
+    pub contexts: Arc<[Context]>,
+    /// Since the last time somebody took them.
+    pub stats: ExportStats,
+    runs: Vec<Run>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Executed {
+    /// The reply is in the buffer.
+    Replied,
+    /// Done; the reply comes after a flush of the backing.
+    ReplyAfterFlush,
+    /// Nothing was replied: again on an io thread.
+    WouldBlock,
+}
+
+enum Stop {
+    WouldBlock,
+    Refused(Refusal),
+}
+
+impl From<IoError> for Stop {
+    fn from(error: IoError) -> Stop {
+        match error {
+            IoError::WouldBlock => Stop::WouldBlock,
+            error => Stop::Refused(error.into()),
+        }
+    }
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Stop {
+        Stop::Refused(refusal)
+    }
+}
+
+impl Executor {
+    pub fn new(outgoing: Arc<Outgoing>, contexts: Arc<[Context]>) -> Executor {
+        Executor {
+            outgoing,
+            contexts,
+            stats: ExportStats::default(),
+            runs: Vec::new(),
+        }
+    }
+
+    /// Caller has entered the backing. `payload` is a WRITE's, whole.
+    pub fn execute(
+        &mut self,
+        request: &Request,
+        payload: &[u8],
+        patience: Patience,
+        out: &mut Replies,
+    ) -> Executed {
+        let start = out.len();
+        match self.attempt(request, payload, patience, out) {
+            Ok(executed) => {
+                self.count(request);
+                executed
+            }
+            Err(Stop::WouldBlock) if patience == Patience::Inline => {
+                out.truncate(start);
+                Executed::WouldBlock
+            }
+            Err(stop) => {
+                let refusal = match stop {
+                    Stop::Refused(refusal) => refusal,
+                    Stop::WouldBlock => Refusal::from(IoError::WouldBlock),
+                };
+                self.stats.errors += 1;
+                out.truncate(start);
+                self.outgoing.put_refusal(out, request.cookie, refusal);
+                Executed::Replied
+            }
+        }
+    }
+
+    fn count(&mut self, request: &Request) {
+        let length = u64::from(request.length);
+        match request.command {
+            command::READ => {
+                self.stats.read_ops += 1;
+                self.stats.read_bytes += length;
+            }
+            command::WRITE => {
+                self.stats.write_ops += 1;
+                self.stats.write_bytes += length;
+            }
+            command::FLUSH => self.stats.flush_ops += 1,
+            command::TRIM | command::WRITE_ZEROES => {
+                self.stats.trim_ops += 1;
+                self.stats.trim_bytes += length;
+            }
+            _ => {}
+        }
+    }
+
+    fn attempt(
+        &mut self,
+        request: &Request,
+        payload: &[u8],
+        patience: Patience,
+        out: &mut Replies,
+    ) -> Result<Executed, Stop> {
+        // Borrowed, not cloned: a count that every connection of the export changes twice per request would be felt.
+        let Executor {
+            outgoing,
+            contexts,
+            runs,
+            ..
+        } = self;
+        let export = &*outgoing.lease.export;
+        let backing = &*export.backing;
+        validate(
+            request,
+            backing.size(),
+            export.read_only,
+            outgoing.is_structured,
+        )?;
+        let (offset, length) = (request.offset, u64::from(request.length));
+        match request.command {
+            command::READ => {
+                read(request, outgoing, runs, patience, out)?;
+                return Ok(Executed::Replied);
+            }
+            command::BLOCK_STATUS => {
+                block_status(request, backing, contexts, runs, patience, out)?;
+                return Ok(Executed::Replied);
+            }
+            command::FLUSH => return Ok(Executed::ReplyAfterFlush),
+            command::WRITE if length > 0 => backing.write(offset, payload, patience)?,
+            command::TRIM if length > 0 => backing.trim(offset, length, patience)?,
+            command::CACHE if length > 0 => backing.cache(offset, length, patience)?,
+            command::WRITE_ZEROES if length > 0 => {
+                let keep_allocated = request.flags & command_flag::NO_HOLE != 0;
+                let only_fast = request.flags & command_flag::FAST_ZERO != 0;
+                if keep_allocated
+                    && !only_fast
+                    && length > INLINE_ZERO_BYTES_MAX
+                    && patience == Patience::Inline
+                {
+                    return Err(Stop::WouldBlock);
+                }
+                backing.zero(
+                    offset,
+                    length,
+                    ZeroOptions {
+                        keep_allocated,
+                        only_fast,
+                    },
+                    patience,
+                )?;
+            }
+            _ => {}
+        }
+        if request.flags & command_flag::FUA != 0 && !export.read_only {
+            return Ok(Executed::ReplyAfterFlush);
+        }
+        outgoing.put_done(out, request.cookie);
+        Ok(Executed::Replied)
+    }
+}
+
+fn read(
+    request: &Request,
+    outgoing: &Outgoing,
+    found: &mut Vec<Run>,
+    patience: Patience,
+    out: &mut Replies,
+) -> Result<(), Stop> {
+    let backing = &*outgoing.lease.export.backing;
+    let length = request.length as usize;
+    if !outgoing.is_structured {
+        out.put(&wire::simple_reply(request.cookie, 0));
+        return Ok(backing.read(request.offset, out.space(length), patience)?);
+    }
+    if length == 0 {
+        outgoing.put_done(out, request.cookie);
+        return Ok(());
+    }
+    found.clear();
+    if request.flags & command_flag::DF == 0 {
+        backing.runs(
+            request.offset,
+            u64::from(request.length),
+            patience,
+            &mut |run| {
+                found.push(run);
+                true
+            },
+        )?;
+    } else {
+        found.push(Run {
+            length: u64::from(request.length),
+            is_hole: false,
+        });
+    }
+    let mut offset = request.offset;
+    for (position, run) in found.iter().enumerate() {
+        let flags = if position + 1 == found.len() {
+            chunk::DONE
+        } else {
+            0
+        };
+        // A run is never longer than the request.
+        let run_length = run.length as u32;
+        if run.is_hole {
+            out.put(&wire::chunk_header(
+                flags,
+                chunk::OFFSET_HOLE,
+                request.cookie,
+                12,
+            ));
+            out.put(&offset.to_be_bytes());
+            out.put(&run_length.to_be_bytes());
+        } else {
+            out.put(&wire::chunk_header(
+                flags,
+                chunk::OFFSET_DATA,
+                request.cookie,
+                8 + run_length,
+            ));
+            out.put(&offset.to_be_bytes());
+            backing.read(offset, out.space(run_length as usize), patience)?;
+        }
+        offset += run.length;
+    }
+    Ok(())
+}
+
+fn block_status(
+    request: &Request,
+    backing: &dyn Backing,
+    contexts: &[Context],
+    found: &mut Vec<Run>,
+    patience: Patience,
+    out: &mut Replies,
+) -> Result<(), Stop> {
+    if request.length == 0 {
+        return Err(error::EMPTY_STATUS.into());
+    }
+    if contexts.is_empty() {
+        return Err(error::NO_CONTEXT.into());
+    }
+    let descriptors_max = if request.flags & command_flag::REQ_ONE != 0 {
+        1
+    } else {
+        DESCRIPTORS_MAX
+    };
+    for (position, context) in contexts.iter().enumerate() {
+        let flags = if position + 1 == contexts.len() {
+            chunk::DONE
+        } else {
+            0
+        };
+        let Context::Allocation = context;
+        found.clear();
+        backing.runs(
+            request.offset,
+            u64::from(request.length),
+            patience,
+            &mut |run| {
+                found.push(run);
+                found.len() < descriptors_max
+            },
+        )?;
+        let payload = 4 + 8 * found.len() as u32;
+        out.put(&wire::chunk_header(
+            flags,
+            chunk::BLOCK_STATUS,
+            request.cookie,
+            payload,
+        ));
+        out.put(&context.id().to_be_bytes());
+        for run in &*found {
+            out.put(&(run.length as u32).to_be_bytes());
+            out.put(
+                &if run.is_hole {
+                    wire::STATE_HOLE | wire::STATE_ZERO
+                } else {
+                    0
+                }
+                .to_be_bytes(),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn validate(
+    request: &Request,
+    size: u64,
+    read_only: bool,
+    is_structured: bool,
+) -> Result<(), Refusal> {
+    use command_flag::{DF, FAST_ZERO, FUA, NO_HOLE, REQ_ONE};
+    let flags = match request.command {
+        command::READ if is_structured => DF | FUA,
+        command::READ => FUA,
+        command::WRITE | command::TRIM | command::FLUSH | command::CACHE => FUA,
+        command::WRITE_ZEROES => FUA | NO_HOLE | FAST_ZERO,
+        command::BLOCK_STATUS => REQ_ONE | FUA,
+        _ => return Err(error::UNKNOWN_COMMAND),
+    };
+    if request.flags & !flags != 0 {
+        return Err(error::UNKNOWN_FLAGS);
+    }
+    if request.command == command::FLUSH {
+        return if request.offset == 0 && request.length == 0 {
+            Ok(())
+        } else {
+            Err(error::FLUSH_OF_RANGE)
+        };
+    }
+    let is_write = matches!(
+        request.command,
+        command::WRITE | command::TRIM | command::WRITE_ZEROES
+    );
+    if is_write && read_only {
+        return Err(error::READ_ONLY);
+    }
+    if matches!(request.command, command::READ | command::WRITE)
+        && request.length > REQUEST_BYTES_MAX
+    {
+        return Err(error::TOO_LONG);
+    }
+    let is_inside = request
+        .offset
+        .checked_add(u64::from(request.length))
+        .is_some_and(|end| end <= size);
+    match (is_inside, request.command) {
+        (true, _) => Ok(()),
+        (false, command::WRITE | command::WRITE_ZEROES) => Err(error::WRITE_OUT_OF_RANGE),
+        (false, _) => Err(error::OUT_OF_RANGE),
+    }
+}
+
+/// What a reply of this request takes in memory while it is done elsewhere.
+pub fn memory_of(request: &Request) -> usize {
+    match request.command {
+        command::READ | command::WRITE => request.length as usize + CHUNK_BYTES,
+        _ => CHUNK_BYTES,
+    }
+}

@@ -1,0 +1,406 @@
+//! Fixed newstyle negotiation: from the first byte to the export a connection is about, or to its end. Answers from the
+//! export table; does no request.
+//!
+//! ```text
+//!   greeting ─▶ options ─┬─ GO / EXPORT_NAME of a published export ─▶ transmission
+//!                        └─ ABORT, nonsense, time-out, too many options ─▶ end
+//! ```
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
+
+use super::wire::{self, Fields, export_flag, info, option, reply};
+use crate::export::{Export, ExportTable};
+use crate::limits::{
+    BLOCK_BYTES_MIN, BLOCK_BYTES_PREFERRED, Limits, NAME_BYTES_MAX, OPTION_BYTES_MAX, OPTIONS_MAX,
+    QUERIES_MAX, REQUEST_BYTES_MAX,
+};
+
+/// What block status can report about. The id given to clients is the position here plus one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Context {
+    Allocation,
+}
+
+const CONTEXTS: [(Context, &str); 1] = [(Context::Allocation, "base:allocation")];
+
+impl Context {
+    pub fn id(self) -> u32 {
+        CONTEXTS
+            .iter()
+            .position(|(context, _)| *context == self)
+            .map_or(0, |position| position as u32 + 1)
+    }
+}
+
+/// What was agreed. Plain, so that a connection can be handed to another process.
+pub struct Session {
+    pub export: Arc<Export>,
+    pub is_structured: bool,
+    pub contexts: Vec<Context>,
+}
+
+/// Why there is no session.
+#[derive(Debug, PartialEq, Eq)]
+pub enum End {
+    /// The client said so, or left before it said anything.
+    Left,
+    /// It was too slow, spoke nonsense, or asked for what closes the connection.
+    Dropped,
+}
+
+struct Handshake<'a> {
+    socket: &'a OwnedFd,
+    deadline: Instant,
+    table: &'a ExportTable,
+    is_structured: bool,
+    no_zeroes: bool,
+    /// From the last SET_META_CONTEXT, with the export's name it was for.
+    contexts: Option<(String, Vec<Context>)>,
+}
+
+pub fn negotiate(socket: &OwnedFd, table: &ExportTable, limits: &Limits) -> Result<Session, End> {
+    let mut handshake = Handshake {
+        socket,
+        deadline: Instant::now() + limits.handshake,
+        table,
+        is_structured: false,
+        no_zeroes: false,
+        contexts: None,
+    };
+    handshake.greet()?;
+    for _ in 0..OPTIONS_MAX {
+        if let Some(session) = handshake.option()? {
+            return Ok(session);
+        }
+    }
+    Err(End::Dropped)
+}
+
+impl Handshake<'_> {
+    fn wait(&self, flags: PollFlags) -> Result<(), End> {
+        loop {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            if left == Duration::ZERO {
+                return Err(End::Dropped);
+            }
+            let timeout = rustix::time::Timespec {
+                tv_sec: left.as_secs() as i64,
+                tv_nsec: i64::from(left.subsec_nanos()),
+            };
+            match poll(&mut [PollFd::new(self.socket, flags)], Some(&timeout)) {
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => return Ok(()),
+                Err(_) => return Err(End::Dropped),
+            }
+        }
+    }
+
+    fn receive(&self, target: &mut [u8]) -> Result<(), End> {
+        let mut done = 0;
+        while let Some(rest) = target.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            self.wait(PollFlags::IN)?;
+            match rustix::net::recv(self.socket, rest, RecvFlags::DONTWAIT) {
+                Ok((0, _)) => return Err(End::Left),
+                Ok((count, _)) => done += count,
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(_) => return Err(End::Left),
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&self, bytes: &[u8]) -> Result<(), End> {
+        let mut done = 0;
+        while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+            match rustix::net::send(self.socket, rest, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+                Ok(count) => done += count,
+                Err(Errno::AGAIN) => self.wait(PollFlags::OUT)?,
+                Err(Errno::INTR) => {}
+                Err(_) => return Err(End::Left),
+            }
+        }
+        Ok(())
+    }
+
+    fn skip(&self, mut length: u64) -> Result<(), End> {
+        let mut scratch = [0; 4096];
+        while length > 0 {
+            let part = scratch
+                .get_mut(..length.min(4096) as usize)
+                .unwrap_or_default();
+            self.receive(part)?;
+            length -= part.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn greet(&mut self) -> Result<(), End> {
+        let mut greeting = Vec::with_capacity(18);
+        greeting.extend_from_slice(&wire::INIT_MAGIC.to_be_bytes());
+        greeting.extend_from_slice(&wire::OPTION_MAGIC.to_be_bytes());
+        greeting.extend_from_slice(&(wire::FIXED_NEWSTYLE | wire::NO_ZEROES).to_be_bytes());
+        self.send(&greeting)?;
+        let mut flags = [0; 4];
+        self.receive(&mut flags)?;
+        let flags = u32::from_be_bytes(flags);
+        self.no_zeroes = flags & u32::from(wire::NO_ZEROES) != 0;
+        let known = u32::from(wire::FIXED_NEWSTYLE | wire::NO_ZEROES);
+        if flags & !known != 0 || flags & u32::from(wire::FIXED_NEWSTYLE) == 0 {
+            return Err(End::Dropped);
+        }
+        Ok(())
+    }
+
+    fn answer(&self, option: u32, kind: u32, data: &[u8]) -> Result<(), End> {
+        let mut out = Vec::with_capacity(20 + data.len());
+        wire::put_option_reply(&mut out, option, kind, data);
+        self.send(&out)
+    }
+
+    fn option(&mut self) -> Result<Option<Session>, End> {
+        let mut header = [0; 16];
+        self.receive(&mut header)?;
+        let mut fields = Fields(&header);
+        let (Some(wire::OPTION_MAGIC), Some(kind), Some(length)) =
+            (fields.u64(), fields.u32(), fields.u32())
+        else {
+            return Err(End::Dropped);
+        };
+        if length > OPTION_BYTES_MAX {
+            // The data have to be skipped to stay in step; a client that sends without end runs into the deadline.
+            self.skip(u64::from(length))?;
+            if kind == option::EXPORT_NAME {
+                return Err(End::Dropped);
+            }
+            self.answer(kind, reply::ERR_TOO_BIG, b"option data of more than 64 KiB")?;
+            return Ok(None);
+        }
+        let mut data = vec![0; length as usize];
+        self.receive(&mut data)?;
+        match kind {
+            option::EXPORT_NAME => return self.export_name(&data).map(Some),
+            option::ABORT => {
+                // The client may be gone already; either way this is the end.
+                let _ = self.answer(kind, reply::ACK, &[]);
+                return Err(End::Left);
+            }
+            option::LIST => self.list(&data)?,
+            option::INFO | option::GO => return self.info(kind, &data),
+            option::STRUCTURED_REPLY if data.is_empty() => {
+                self.is_structured = true;
+                self.answer(kind, reply::ACK, &[])?;
+            }
+            option::STRUCTURED_REPLY => {
+                self.answer(kind, reply::ERR_INVALID, b"this option takes no data")?
+            }
+            option::LIST_META_CONTEXT | option::SET_META_CONTEXT => {
+                self.meta_context(kind, &data)?
+            }
+            _ => self.answer(kind, reply::ERR_UNSUP, b"option not supported")?,
+        }
+        Ok(None)
+    }
+
+    fn list(&self, data: &[u8]) -> Result<(), End> {
+        if !data.is_empty() {
+            return self.answer(
+                option::LIST,
+                reply::ERR_INVALID,
+                b"this option takes no data",
+            );
+        }
+        let mut out = Vec::new();
+        for export in self.table.list() {
+            let mut entry = Vec::with_capacity(4 + export.name.len() + export.description.len());
+            entry.extend_from_slice(&(export.name.len() as u32).to_be_bytes());
+            entry.extend_from_slice(export.name.as_bytes());
+            entry.extend_from_slice(export.description.as_bytes());
+            wire::put_option_reply(&mut out, option::LIST, reply::SERVER, &entry);
+        }
+        wire::put_option_reply(&mut out, option::LIST, reply::ACK, &[]);
+        self.send(&out)
+    }
+
+    fn export_name(&self, data: &[u8]) -> Result<Session, End> {
+        // This option has no error reply: an unknown name closes the connection.
+        let export = std::str::from_utf8(data)
+            .ok()
+            .filter(|name| name.len() <= NAME_BYTES_MAX)
+            .and_then(|name| self.table.get(name));
+        let export = export.ok_or(End::Dropped)?;
+        let mut out = Vec::with_capacity(134);
+        out.extend_from_slice(&export.backing.size().to_be_bytes());
+        out.extend_from_slice(&transmission_flags(&export, self.is_structured).to_be_bytes());
+        if !self.no_zeroes {
+            out.extend_from_slice(&[0; 124]);
+        }
+        self.send(&out)?;
+        Ok(self.session(export))
+    }
+
+    fn session(&self, export: Arc<Export>) -> Session {
+        let contexts = match &self.contexts {
+            Some((name, contexts)) if *name == export.name => contexts.clone(),
+            _ => Vec::new(),
+        };
+        Session {
+            export,
+            is_structured: self.is_structured,
+            contexts,
+        }
+    }
+
+    fn info(&self, kind: u32, data: &[u8]) -> Result<Option<Session>, End> {
+        let Some((name, requests)) = info_request(data) else {
+            self.answer(kind, reply::ERR_INVALID, b"malformed option")?;
+            return Ok(None);
+        };
+        let Some(export) = std::str::from_utf8(name)
+            .ok()
+            .and_then(|name| self.table.get(name))
+        else {
+            let message = format!(
+                "no export named '{}'",
+                String::from_utf8_lossy(name)
+                    .chars()
+                    .take(256)
+                    .collect::<String>()
+            );
+            self.answer(kind, reply::ERR_UNKNOWN, message.as_bytes())?;
+            return Ok(None);
+        };
+        let mut out = Vec::new();
+        let mut put = |information: u16, payload: &[u8]| {
+            let mut data = information.to_be_bytes().to_vec();
+            data.extend_from_slice(payload);
+            wire::put_option_reply(&mut out, kind, reply::INFO, &data);
+        };
+        let mut sized = export.backing.size().to_be_bytes().to_vec();
+        sized.extend_from_slice(&transmission_flags(&export, self.is_structured).to_be_bytes());
+        put(info::EXPORT, &sized);
+        if requests.contains(&info::NAME) {
+            put(info::NAME, export.name.as_bytes());
+        }
+        if requests.contains(&info::DESCRIPTION) {
+            put(info::DESCRIPTION, export.description.as_bytes());
+        }
+        // Sent unasked too: it only helps a client that knows it, and others must ignore it.
+        let sizes: Vec<u8> = [BLOCK_BYTES_MIN, BLOCK_BYTES_PREFERRED, REQUEST_BYTES_MAX]
+            .into_iter()
+            .flat_map(u32::to_be_bytes)
+            .collect();
+        put(info::BLOCK_SIZE, &sizes);
+        wire::put_option_reply(&mut out, kind, reply::ACK, &[]);
+        self.send(&out)?;
+        Ok((kind == option::GO).then(|| self.session(export)))
+    }
+
+    fn meta_context(&mut self, kind: u32, data: &[u8]) -> Result<(), End> {
+        if !self.is_structured {
+            return self.answer(
+                kind,
+                reply::ERR_INVALID,
+                b"structured replies have to be negotiated first",
+            );
+        }
+        if kind == option::SET_META_CONTEXT {
+            // Whatever comes of it, an earlier selection is void.
+            self.contexts = None;
+        }
+        let Some((name, queries)) = context_request(data) else {
+            return self.answer(
+                kind,
+                reply::ERR_INVALID,
+                b"malformed option, or more than 64 queries",
+            );
+        };
+        let Some(export) = std::str::from_utf8(name)
+            .ok()
+            .and_then(|name| self.table.get(name))
+        else {
+            return self.answer(kind, reply::ERR_UNKNOWN, b"no export by this name");
+        };
+        let is_wanted = |context: &str| {
+            let in_namespace =
+                |query: &[u8]| query.ends_with(b":") && context.as_bytes().starts_with(query);
+            (kind == option::LIST_META_CONTEXT && queries.is_empty())
+                || queries.iter().any(|query| {
+                    *query == context.as_bytes()
+                        || (kind == option::LIST_META_CONTEXT && in_namespace(query))
+                })
+        };
+        let chosen: Vec<(Context, &str)> = CONTEXTS
+            .into_iter()
+            .filter(|(_, name)| is_wanted(name))
+            .collect();
+        let mut out = Vec::new();
+        for (context, name) in &chosen {
+            let mut entry = if kind == option::SET_META_CONTEXT {
+                context.id()
+            } else {
+                0
+            }
+            .to_be_bytes()
+            .to_vec();
+            entry.extend_from_slice(name.as_bytes());
+            wire::put_option_reply(&mut out, kind, reply::META_CONTEXT, &entry);
+        }
+        wire::put_option_reply(&mut out, kind, reply::ACK, &[]);
+        if kind == option::SET_META_CONTEXT {
+            self.contexts = Some((
+                export.name.clone(),
+                chosen.into_iter().map(|(context, _)| context).collect(),
+            ));
+        }
+        self.send(&out)
+    }
+}
+
+/// Name and wanted information of INFO and GO.
+fn info_request(data: &[u8]) -> Option<(&[u8], Vec<u16>)> {
+    let mut fields = Fields(data);
+    let name = counted_string(&mut fields)?;
+    let count = fields.u16()?;
+    let requests = (0..count)
+        .map(|_| fields.u16())
+        .collect::<Option<Vec<u16>>>()?;
+    fields.0.is_empty().then_some((name, requests))
+}
+
+/// Name and queries of the meta context options.
+fn context_request(data: &[u8]) -> Option<(&[u8], Vec<&[u8]>)> {
+    let mut fields = Fields(data);
+    let name = counted_string(&mut fields)?;
+    let count = fields.u32().filter(|count| *count <= QUERIES_MAX)?;
+    let queries = (0..count)
+        .map(|_| counted_string(&mut fields))
+        .collect::<Option<Vec<&[u8]>>>()?;
+    fields.0.is_empty().then_some((name, queries))
+}
+
+fn counted_string<'a>(fields: &mut Fields<'a>) -> Option<&'a [u8]> {
+    let length = fields.u32()? as usize;
+    if length > NAME_BYTES_MAX {
+        return None;
+    }
+    fields.bytes(length)
+}
+
+pub fn transmission_flags(export: &Export, is_structured: bool) -> u16 {
+    use export_flag::*;
+    let mut flags = HAS_FLAGS | SEND_FLUSH | CAN_MULTI_CONN | SEND_CACHE;
+    if is_structured {
+        flags |= SEND_DF;
+    }
+    if export.read_only {
+        flags | READ_ONLY
+    } else {
+        flags | SEND_FUA | SEND_TRIM | SEND_WRITE_ZEROES | SEND_FAST_ZERO
+    }
+}

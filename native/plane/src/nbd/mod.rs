@@ -1,0 +1,9 @@
+//! The NBD protocol: bytes on the wire, the handshake, one connection's life. Knows volumes only as `Backing`.
+//! Source of every number here: NetworkBlockDevice/nbd, doc/proto.md.
+
+pub mod connection;
+pub mod execute;
+pub mod handshake;
+pub mod outgoing;
+pub mod replies;
+pub mod wire;

@@ -1,0 +1,230 @@
+//! The way back to the client, shared by a connection's thread and whoever completes its requests elsewhere. Nobody but the
+//! connection's own thread ever waits for the client: others leave what the socket does not take, and wake that thread.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+
+use crate::error::Refusal;
+use crate::export::Lease;
+
+use super::replies::Replies;
+use super::wire::{self, chunk};
+
+pub struct Outgoing {
+    pub socket: Arc<OwnedFd>,
+    /// While anybody holds this, the connection counts as one of its export.
+    pub lease: Lease,
+    pub is_structured: bool,
+    queue: Mutex<Queue>,
+    outstanding: AtomicUsize,
+    outstanding_bytes: AtomicUsize,
+    /// The connection's thread waits for completions as such, not only for replies that it has to send.
+    is_watched: AtomicBool,
+    wake: OwnedFd,
+}
+
+#[derive(Default)]
+struct Queue {
+    replies: Replies,
+    sent: usize,
+    /// The client is gone; replies go nowhere.
+    is_broken: bool,
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.sent == self.replies.bytes().len()
+    }
+}
+
+impl Outgoing {
+    pub fn new(
+        socket: Arc<OwnedFd>,
+        lease: Lease,
+        is_structured: bool,
+    ) -> rustix::io::Result<Outgoing> {
+        Ok(Outgoing {
+            socket,
+            lease,
+            is_structured,
+            queue: Mutex::default(),
+            outstanding: AtomicUsize::new(0),
+            outstanding_bytes: AtomicUsize::new(0),
+            is_watched: AtomicBool::new(false),
+            wake: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
+        })
+    }
+
+    /// Becomes readable when something changed that the connection's thread waits for.
+    pub fn wake_fd(&self) -> &OwnedFd {
+        &self.wake
+    }
+
+    pub fn clear_wake(&self) {
+        // Not readable means that nobody woke us, which is fine.
+        let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
+    }
+
+    fn wake(&self) {
+        // Fails only at 2^64 wake-ups nobody looked at.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    pub fn outstanding(&self) -> usize {
+        self.outstanding.load(Ordering::SeqCst)
+    }
+
+    pub fn outstanding_bytes(&self) -> usize {
+        self.outstanding_bytes.load(Ordering::SeqCst)
+    }
+
+    /// Set before looking at what is outstanding and waiting for it to change: then every completion wakes.
+    pub fn watch(&self, is_watched: bool) {
+        self.is_watched.store(is_watched, Ordering::SeqCst);
+    }
+
+    /// A request goes elsewhere and will be completed there.
+    pub fn begin(&self, bytes: usize) {
+        self.outstanding.fetch_add(1, Ordering::SeqCst);
+        self.outstanding_bytes.fetch_add(bytes, Ordering::SeqCst);
+    }
+
+    /// Any thread; never blocks. `bytes` as given to `begin`; no reply if another completion brings it.
+    pub fn complete(&self, reply: &[u8], bytes: usize) {
+        let mut queue = self.queue.lock();
+        let mut done = 0;
+        if !queue.is_broken && queue.is_empty() && !reply.is_empty() {
+            done = match rustix::net::send(
+                &self.socket,
+                reply,
+                SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+            ) {
+                Ok(count) => count,
+                Err(Errno::AGAIN | Errno::INTR) => 0,
+                Err(_) => {
+                    queue.is_broken = true;
+                    0
+                }
+            };
+        }
+        let rest = reply
+            .get(done..)
+            .filter(|rest| !rest.is_empty() && !queue.is_broken);
+        if let Some(rest) = rest {
+            queue.replies.put(rest);
+        }
+        let has_left_something = rest.is_some();
+        // Under the lock: the connection's thread must not find nothing outstanding before this reply is queued.
+        self.outstanding_bytes.fetch_sub(bytes, Ordering::SeqCst);
+        self.outstanding.fetch_sub(1, Ordering::SeqCst);
+        drop(queue);
+        if has_left_something || self.is_watched.load(Ordering::SeqCst) {
+            self.wake();
+        }
+    }
+
+    /// The connection's thread only. Takes the batch (leaving an empty buffer) and sends what the socket takes; true when all is
+    /// sent. Then the batch keeps its buffer: two in turns would cost twice the cache.
+    pub fn send(&self, batch: &mut Replies) -> Result<bool, Errno> {
+        let mut queue = self.queue.lock();
+        if !queue.is_empty() {
+            queue.replies.put(batch.bytes());
+            batch.clear();
+            return self.push(&mut queue);
+        }
+        if queue.is_broken {
+            return Err(Errno::PIPE);
+        }
+        let sent = match rustix::net::send(
+            &self.socket,
+            batch.bytes(),
+            SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+        ) {
+            Ok(count) => count,
+            Err(Errno::INTR | Errno::AGAIN) => 0,
+            Err(error) => {
+                queue.is_broken = true;
+                return Err(error);
+            }
+        };
+        if sent < batch.len() {
+            std::mem::swap(&mut queue.replies, batch);
+            queue.sent = sent;
+        }
+        batch.clear();
+        Ok(queue.is_empty())
+    }
+
+    /// The connection's thread only: tries again with what is queued.
+    pub fn send_queued(&self) -> Result<bool, Errno> {
+        self.push(&mut self.queue.lock())
+    }
+
+    fn push(&self, queue: &mut Queue) -> Result<bool, Errno> {
+        if queue.is_broken {
+            return Err(Errno::PIPE);
+        }
+        while let Some(rest) = queue
+            .replies
+            .bytes()
+            .get(queue.sent..)
+            .filter(|rest| !rest.is_empty())
+        {
+            match rustix::net::send(
+                &self.socket,
+                rest,
+                SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+            ) {
+                Ok(count) => queue.sent += count,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(error) => {
+                    queue.is_broken = true;
+                    return Err(error);
+                }
+            }
+        }
+        queue.replies.clear();
+        queue.sent = 0;
+        Ok(true)
+    }
+
+    /// Buffers of replies are given back while the connection is idle.
+    pub fn release_buffers(&self) {
+        let mut queue = self.queue.lock();
+        if queue.is_empty() {
+            queue.replies = Replies::default();
+            queue.sent = 0;
+        }
+    }
+
+    /// Success without data.
+    pub fn put_done(&self, out: &mut Replies, cookie: u64) {
+        if self.is_structured {
+            out.put(&wire::chunk_header(chunk::DONE, chunk::NONE, cookie, 0));
+        } else {
+            out.put(&wire::simple_reply(cookie, 0));
+        }
+    }
+
+    pub fn put_refusal(&self, out: &mut Replies, cookie: u64, refusal: Refusal) {
+        if !self.is_structured {
+            return out.put(&wire::simple_reply(cookie, refusal.errno as u32));
+        }
+        out.put(&wire::chunk_header(
+            chunk::DONE,
+            chunk::ERROR,
+            cookie,
+            6 + refusal.message.len() as u32,
+        ));
+        out.put(&(refusal.errno as u32).to_be_bytes());
+        out.put(&(refusal.message.len() as u16).to_be_bytes());
+        out.put(refusal.message.as_bytes());
+    }
+}

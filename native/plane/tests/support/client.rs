@@ -1,0 +1,289 @@
+//! A client that says exactly the bytes a test wants said.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use plane::export::ExportSpec;
+use plane::limits::Limits;
+use plane::server::Server;
+
+use super::memory::Memory;
+
+pub struct Fixture {
+    pub server: Server,
+    pub memory: Arc<Memory>,
+    pub path: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+/// A server with one export, "disk", of 1 MiB.
+pub fn fixture() -> Fixture {
+    fixture_with(Limits::default(), 1 << 20)
+}
+
+pub fn fixture_with(limits: Limits, size: u64) -> Fixture {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nbd.sock");
+    let server = Server::new(limits);
+    let memory = Arc::new(Memory::new(size));
+    server.publish(
+        "disk".into(),
+        ExportSpec {
+            backing: memory.clone(),
+            read_only: false,
+            description: "the first disk".into(),
+        },
+    );
+    server.listen(&format!("unix:{}", path.display())).unwrap();
+    Fixture {
+        server,
+        memory,
+        path,
+        _folder: folder,
+    }
+}
+
+pub struct Client {
+    pub stream: UnixStream,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct OptionReply {
+    pub option: u32,
+    pub kind: u32,
+    pub data: Vec<u8>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Reply {
+    Simple {
+        cookie: u64,
+        errno: u32,
+    },
+    Chunk {
+        cookie: u64,
+        flags: u16,
+        kind: u16,
+        payload: Vec<u8>,
+    },
+}
+
+impl Reply {
+    pub fn cookie(&self) -> u64 {
+        match self {
+            Reply::Simple { cookie, .. } | Reply::Chunk { cookie, .. } => *cookie,
+        }
+    }
+    /// 0 for a success without data.
+    pub fn errno(&self) -> u32 {
+        match self {
+            Reply::Simple { errno, .. } => *errno,
+            Reply::Chunk { kind: 0, .. } => 0,
+            Reply::Chunk {
+                kind: 0x8001,
+                payload,
+                ..
+            } => u32::from_be_bytes(payload[..4].try_into().unwrap()),
+            other => panic!("a chunk with content: {other:?}"),
+        }
+    }
+}
+
+pub fn be16(value: u16) -> Vec<u8> {
+    value.to_be_bytes().to_vec()
+}
+pub fn be32(value: u32) -> Vec<u8> {
+    value.to_be_bytes().to_vec()
+}
+pub fn be64(value: u64) -> Vec<u8> {
+    value.to_be_bytes().to_vec()
+}
+
+pub fn request(flags: u16, command: u16, cookie: u64, offset: u64, length: u32) -> Vec<u8> {
+    [
+        be32(0x2560_9513),
+        be16(flags),
+        be16(command),
+        be64(cookie),
+        be64(offset),
+        be32(length),
+    ]
+    .concat()
+}
+
+pub fn option(kind: u32, data: &[u8]) -> Vec<u8> {
+    [
+        be64(0x4948_4156_454f_5054),
+        be32(kind),
+        be32(data.len() as u32),
+        data.to_vec(),
+    ]
+    .concat()
+}
+
+pub fn counted(text: &[u8]) -> Vec<u8> {
+    [be32(text.len() as u32), text.to_vec()].concat()
+}
+
+pub fn info_data(name: &str, wanted: &[u16]) -> Vec<u8> {
+    [
+        counted(name.as_bytes()),
+        be16(wanted.len() as u16),
+        wanted.iter().flat_map(|kind| kind.to_be_bytes()).collect(),
+    ]
+    .concat()
+}
+
+pub fn context_data(name: &str, queries: &[&str]) -> Vec<u8> {
+    let listed: Vec<u8> = queries
+        .iter()
+        .flat_map(|query| counted(query.as_bytes()))
+        .collect();
+    [counted(name.as_bytes()), be32(queries.len() as u32), listed].concat()
+}
+
+impl Client {
+    /// Connected, nothing said.
+    pub fn connect(path: &Path) -> Client {
+        let stream = UnixStream::connect(path).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        Client { stream }
+    }
+
+    /// Greeting exchanged, fixed newstyle without zeroes.
+    pub fn greeted(path: &Path) -> Client {
+        let mut client = Client::connect(path);
+        assert_eq!(
+            client.take(18),
+            [
+                be64(0x4e42_444d_4147_4943),
+                be64(0x4948_4156_454f_5054),
+                be16(3)
+            ]
+            .concat()
+        );
+        client.say(&be32(3));
+        client
+    }
+
+    /// In transmission on "disk", with or without structured replies (then with base:allocation).
+    pub fn ready(path: &Path, is_structured: bool) -> Client {
+        let mut client = Client::greeted(path);
+        if is_structured {
+            assert_eq!(client.ask(8, &[]).last().unwrap().kind, 1);
+            assert_eq!(
+                client
+                    .ask(10, &context_data("disk", &["base:allocation"]))
+                    .len(),
+                2
+            );
+        }
+        assert_eq!(
+            client.ask(7, &info_data("disk", &[])).last().unwrap().kind,
+            1
+        );
+        client
+    }
+
+    pub fn say(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    pub fn take(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.stream.read_exact(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// All replies to one option, up to the last.
+    pub fn ask(&mut self, kind: u32, data: &[u8]) -> Vec<OptionReply> {
+        self.say(&option(kind, data));
+        let mut replies = Vec::new();
+        loop {
+            let reply = self.option_reply();
+            assert_eq!(reply.option, kind);
+            let is_last = reply.kind == 1 || reply.kind >= 1 << 31;
+            replies.push(reply);
+            if is_last {
+                return replies;
+            }
+        }
+    }
+
+    pub fn option_reply(&mut self) -> OptionReply {
+        let header = self.take(20);
+        assert_eq!(header[..8], be64(0x0003_e889_0455_65a9));
+        let field = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().unwrap());
+        let (option, kind, length) = (field(8), field(12), field(16));
+        OptionReply {
+            option,
+            kind,
+            data: self.take(length as usize),
+        }
+    }
+
+    pub fn reply(&mut self) -> Reply {
+        match self.take(4)[..] {
+            [0x67, 0x44, 0x66, 0x98] => {
+                let rest = self.take(12);
+                let errno = u32::from_be_bytes(rest[..4].try_into().unwrap());
+                Reply::Simple {
+                    cookie: u64::from_be_bytes(rest[4..].try_into().unwrap()),
+                    errno,
+                }
+            }
+            [0x66, 0x8e, 0x33, 0xef] => {
+                let rest = self.take(16);
+                let length = u32::from_be_bytes(rest[12..].try_into().unwrap());
+                Reply::Chunk {
+                    flags: u16::from_be_bytes(rest[..2].try_into().unwrap()),
+                    kind: u16::from_be_bytes(rest[2..4].try_into().unwrap()),
+                    cookie: u64::from_be_bytes(rest[4..12].try_into().unwrap()),
+                    payload: self.take(length as usize),
+                }
+            }
+            ref other => panic!("not a reply: {other:?}"),
+        }
+    }
+
+    /// One request without payload and its one reply's errno.
+    pub fn errno(&mut self, flags: u16, command: u16, offset: u64, length: u32) -> u32 {
+        self.say(&request(flags, command, 77, offset, length));
+        let reply = self.reply();
+        assert_eq!(reply.cookie(), 77);
+        reply.errno()
+    }
+
+    pub fn write(&mut self, flags: u16, offset: u64, data: &[u8]) -> u32 {
+        self.say(
+            &[
+                request(flags, 1, 78, offset, data.len() as u32),
+                data.to_vec(),
+            ]
+            .concat(),
+        );
+        let reply = self.reply();
+        assert_eq!(reply.cookie(), 78);
+        reply.errno()
+    }
+
+    /// A simple READ's data.
+    pub fn read(&mut self, offset: u64, length: u32) -> Vec<u8> {
+        assert_eq!(self.errno(0, 0, offset, length), 0);
+        self.take(length as usize)
+    }
+
+    /// The server closes the connection, with no further byte.
+    pub fn assert_closed(&mut self) {
+        let mut rest = Vec::new();
+        match self.stream.read_to_end(&mut rest) {
+            Ok(_) => assert_eq!(rest, Vec::<u8>::new(), "bytes before the end"),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+        }
+    }
+}

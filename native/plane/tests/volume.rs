@@ -1,0 +1,520 @@
+//! The working map against a model: a small engine in memory answers faults, grants and captures, and a volume is a
+//! `Vec<u8>`. Random writes, trims, zeroes, flushes, freezes and leaf drops; snapshots and clones stay as they were.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
+
+use plane::backing::{Backing, IoError, Patience, Run, ZeroOptions};
+use plane::capture::Rounds;
+use plane::file::SLOTS_PER_FILE;
+use plane::link::{Change, Event, Link};
+use plane::map::{LEAF_BASES_OFFSET, LEAF_BYTES, LEAF_ENTRIES, LEAF_MASKS_OFFSET};
+use plane::volume::{Shared, Volume};
+
+const EXTENT: u64 = 65536;
+
+#[derive(Clone, Copy, Default, PartialEq, Debug)]
+struct Row {
+    extent: u32,
+    present: u16,
+    mask: u16,
+    base: u32,
+}
+
+/// One committed map. `own`: extents written since the last freeze.
+#[derive(Clone, Default)]
+struct Table(HashMap<u32, Row>);
+
+struct Engine {
+    shared: Arc<Shared>,
+    state: Mutex<State>,
+    answered: Condvar,
+    stop: AtomicBool,
+    tokens: AtomicU32,
+    _folder: tempfile::TempDir,
+}
+
+#[derive(Default)]
+struct State {
+    tables: HashMap<u32, Table>,
+    volumes: HashMap<u32, Arc<Volume>>,
+    /// How many tables name an extent, as main or base.
+    next_extent: u32,
+    end_extent: u32,
+    committed: HashMap<u32, bool>,
+    frozen: HashMap<u32, Vec<u32>>,
+    refuse: bool,
+}
+
+impl Engine {
+    fn new(extents: u32) -> (Arc<Engine>, std::thread::JoinHandle<()>) {
+        let (wake, woken) = mpsc::channel::<()>();
+        let wake = Mutex::new(wake);
+        let link = Link::new(Box::new(move || {
+            let _ = wake.lock().unwrap().send(());
+        }));
+        let folder = tempfile::tempdir().unwrap();
+        let shared = Arc::new(Shared::new(link));
+        let path = folder.path().join("1.dat");
+        std::fs::File::create(&path)
+            .unwrap()
+            .set_len(u64::from(SLOTS_PER_FILE) * EXTENT)
+            .unwrap();
+        shared.files.register(1, path);
+        let engine = Arc::new(Engine {
+            shared,
+            state: Mutex::new(State {
+                next_extent: SLOTS_PER_FILE,
+                end_extent: SLOTS_PER_FILE + extents,
+                ..State::default()
+            }),
+            answered: Condvar::new(),
+            stop: AtomicBool::new(false),
+            tokens: AtomicU32::new(1),
+            _folder: folder,
+        });
+        let serving = Arc::clone(&engine);
+        let thread = std::thread::spawn(move || {
+            while woken.recv().is_ok() && !serving.stop.load(Ordering::SeqCst) {
+                for event in serving.shared.link.drain() {
+                    serving.serve(event);
+                }
+            }
+        });
+        (engine, thread)
+    }
+
+    fn serve(&self, event: Event) {
+        let mut state = self.state.lock().unwrap();
+        match event {
+            Event::Fault { handle, leaf } => {
+                let page = state.page(handle, leaf);
+                let volume = Arc::clone(&state.volumes[&handle]);
+                drop(state);
+                assert!(volume.load_leaf(leaf, &page));
+            }
+            Event::WantGrant { handle, .. } => {
+                let volume = Arc::clone(&state.volumes[&handle]);
+                let count = 7.min(state.end_extent - state.next_extent);
+                if state.refuse || count == 0 {
+                    return volume.grants.refuse();
+                }
+                let first = state.next_extent;
+                state.next_extent += count;
+                volume.grants.add(first, count);
+            }
+            Event::Captured {
+                handle,
+                token,
+                frozen,
+                last,
+                changes,
+            } => {
+                let table = state.tables.get_mut(&handle).unwrap();
+                for Change {
+                    index,
+                    extent,
+                    present,
+                    base_mask,
+                    base,
+                } in changes
+                {
+                    table.0.insert(
+                        index,
+                        Row {
+                            extent,
+                            present,
+                            mask: base_mask,
+                            base,
+                        },
+                    );
+                }
+                if last {
+                    if frozen {
+                        let copy = table.clone();
+                        let snapshots: Vec<u32> = state.frozen.remove(&token).unwrap();
+                        for snapshot in snapshots {
+                            state.tables.insert(snapshot, copy.clone());
+                        }
+                    }
+                    state.committed.insert(token, true);
+                    self.answered.notify_all();
+                    drop(state);
+                    self.shared.commits.committed(token, 0);
+                }
+            }
+            Event::Released { .. } | Event::Done { .. } => {}
+            Event::Failed { errno, .. } => panic!("sync failed with {errno}"),
+        }
+    }
+
+    fn open(&self, handle: u32, size: u64) -> Arc<Volume> {
+        let volume = Volume::new(Arc::clone(&self.shared), handle, size, false);
+        let mut state = self.state.lock().unwrap();
+        state.volumes.insert(handle, Arc::clone(&volume));
+        state.tables.entry(handle).or_default();
+        volume
+    }
+
+    fn wait_for(&self, token: u32) {
+        let mut state = self.state.lock().unwrap();
+        while state.committed.remove(&token).is_none() {
+            state = self.answered.wait(state).unwrap();
+        }
+    }
+
+    fn freeze(&self, volume: &Arc<Volume>, snapshots: &[u32]) {
+        let token = self.tokens.fetch_add(1, Ordering::SeqCst);
+        self.state
+            .lock()
+            .unwrap()
+            .frozen
+            .insert(token, snapshots.to_vec());
+        volume.request_freeze(token);
+        self.wait_for(token);
+    }
+
+    fn flush(&self, volume: &Arc<Volume>) {
+        let (sender, receiver) = mpsc::channel();
+        volume.flush(Box::new(move |result| sender.send(result).unwrap()));
+        assert_eq!(receiver.recv().unwrap(), Ok(()));
+    }
+
+    fn finish(&self, thread: std::thread::JoinHandle<()>) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.shared.link.push(Event::Done { id: 0, errno: 0 });
+        thread.join().expect("the engine's thread did not fail");
+    }
+}
+
+impl State {
+    /// A leaf with OWN where no other table names the extents of the entry.
+    fn page(&self, handle: u32, leaf: u32) -> Vec<u8> {
+        let mut names: HashMap<u32, u32> = HashMap::new();
+        for row in self.tables.values().flat_map(|table| table.0.values()) {
+            *names.entry(row.extent).or_default() += 1;
+            *names.entry(row.base).or_default() += 1;
+        }
+        let freezing = !self.frozen.is_empty();
+        let mut page = vec![0u8; LEAF_BYTES];
+        for position in 0..LEAF_ENTRIES {
+            let Some(row) = self.tables[&handle]
+                .0
+                .get(&(leaf * LEAF_ENTRIES as u32 + position as u32))
+            else {
+                continue;
+            };
+            let own = u16::from(row.extent != 0 && names[&row.extent] == 1 && !freezing);
+            page[position * 8..position * 8 + 4].copy_from_slice(&row.extent.to_le_bytes());
+            page[position * 8 + 4..position * 8 + 6].copy_from_slice(&row.present.to_le_bytes());
+            page[position * 8 + 6..position * 8 + 8].copy_from_slice(&own.to_le_bytes());
+            page[LEAF_BASES_OFFSET + position * 4..][..4].copy_from_slice(&row.base.to_le_bytes());
+            page[LEAF_MASKS_OFFSET + position * 2..][..2].copy_from_slice(&row.mask.to_le_bytes());
+        }
+        page
+    }
+}
+
+/// xorshift64*: a seed says everything about a run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+    fn below(&mut self, limit: u64) -> u64 {
+        (self.next() >> 11) % limit
+    }
+}
+
+fn with_entered<T>(volume: &Volume, work: impl FnOnce() -> T) -> T {
+    assert!(volume.enter(Patience::Wait));
+    let result = work();
+    volume.leave();
+    result
+}
+
+fn read_all(volume: &Volume) -> Vec<u8> {
+    let mut bytes = vec![0xaa; volume.size() as usize];
+    with_entered(volume, || volume.read(0, &mut bytes, Patience::Wait)).unwrap();
+    bytes
+}
+
+fn assert_same(seed: u64, what: &str, actual: &[u8], expected: &[u8]) {
+    if let Some(at) = actual.iter().zip(expected).position(|(a, b)| a != b) {
+        panic!(
+            "seed {seed}: {what} differs first at byte {at} (extent {}, block {})",
+            at as u64 / EXTENT,
+            at as u64 % EXTENT / 4096
+        );
+    }
+}
+
+fn range(random: &mut Random, size: u64) -> (u64, u64) {
+    // Half aligned to blocks, half to anything; mostly small.
+    let length_max = if random.below(4) == 0 {
+        300_000
+    } else {
+        20_000
+    };
+    let (mut offset, mut length) = (random.below(size), 1 + random.below(length_max));
+    if random.below(2) == 0 {
+        offset -= offset % 4096;
+        length = length.next_multiple_of(4096);
+    }
+    (offset, length.min(size - offset))
+}
+
+fn run(seed: u64, steps: usize) {
+    let (engine, thread) = Engine::new(SLOTS_PER_FILE);
+    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let size = 33 * 1024 * 1024 + 4096 * random.below(40);
+    let mut live: Vec<(Arc<Volume>, Vec<u8>)> =
+        vec![(engine.open(1, size), vec![0; size as usize])];
+    let mut snapshots: Vec<(Arc<Volume>, Vec<u8>)> = Vec::new();
+    let mut next_handle = 2;
+    for step in 0..steps {
+        let which = random.below(live.len() as u64) as usize;
+        let (live_count, snapshot_count) = (live.len(), snapshots.len());
+        let (volume, model) = &mut live[which];
+        // Most of the work in a few extents around a leaf border, so that operations meet.
+        let hot = 2 * 1024 * 1024;
+        let (offset, length) = range(&mut random, hot);
+        let offset = offset + (32 * 1024 * 1024 - hot / 2);
+        let length = length.min(size - offset);
+        let span = offset as usize..(offset + length) as usize;
+        match random.below(100) {
+            0..55 => {
+                let bytes: Vec<u8> = (0..length)
+                    .map(|at| (random.0 as u8).wrapping_add((at / 512) as u8) | 1)
+                    .collect();
+                random.next();
+                with_entered(volume, || volume.write(offset, &bytes, Patience::Wait)).unwrap();
+                model[span].copy_from_slice(&bytes);
+            }
+            55..70 => {
+                let keep_allocated = random.below(4) == 0;
+                let options = ZeroOptions {
+                    keep_allocated,
+                    only_fast: false,
+                };
+                with_entered(volume, || {
+                    volume.zero(offset, length, options, Patience::Wait)
+                })
+                .unwrap();
+                model[span].fill(0);
+            }
+            70..76 => {
+                with_entered(volume, || volume.trim(offset, length, Patience::Wait)).unwrap();
+                // Whole blocks become zeros; edges stay.
+                let first = offset.next_multiple_of(4096);
+                let past = if offset + length == size {
+                    size
+                } else {
+                    (offset + length) / 4096 * 4096
+                };
+                if first < past {
+                    model[first as usize..past as usize].fill(0);
+                }
+            }
+            76..84 => {
+                let mut bytes = vec![0x55; length as usize];
+                with_entered(volume, || volume.read(offset, &mut bytes, Patience::Wait)).unwrap();
+                assert_same(seed, &format!("read of step {step}"), &bytes, &model[span]);
+            }
+            84..90 => engine.flush(volume),
+            90..93 => volume.request_drop_leaves(),
+            93..97 if snapshot_count < 6 => {
+                let handle = next_handle;
+                next_handle += 1;
+                engine.freeze(volume, &[handle]);
+                let model = model.clone();
+                snapshots.push((engine.open(handle, size), model));
+            }
+            97..99 if live_count < 4 => {
+                let handle = next_handle;
+                next_handle += 1;
+                engine.freeze(volume, &[handle]);
+                let model = model.clone();
+                live.push((engine.open(handle, size), model));
+            }
+            _ => {
+                let mut total = 0;
+                with_entered(volume, || {
+                    volume.runs(
+                        offset,
+                        length,
+                        Patience::Wait,
+                        &mut |Run { length, is_hole }| {
+                            let start = (offset + total) as usize;
+                            total += length;
+                            assert!(
+                                !is_hole
+                                    || model[start..start + length as usize]
+                                        .iter()
+                                        .all(|byte| *byte == 0),
+                                "seed {seed}: a hole with data at {start}"
+                            );
+                            true
+                        },
+                    )
+                })
+                .unwrap();
+                assert_eq!(total, length, "seed {seed}: runs cover the range");
+            }
+        }
+    }
+    for (volume, model) in live.iter().chain(&snapshots) {
+        assert_same(
+            seed,
+            &format!("volume {} at the end", volume.handle),
+            &read_all(volume),
+            model,
+        );
+    }
+    // What the engine committed is enough to serve everything again.
+    for (volume, model) in &live {
+        engine.flush(volume);
+        let table = engine.state.lock().unwrap().tables[&volume.handle].clone();
+        let handle = 1000 + volume.handle;
+        engine.state.lock().unwrap().tables.insert(handle, table);
+        let again = engine.open(handle, size);
+        assert_same(
+            seed,
+            &format!("volume {} rebuilt from commits", volume.handle),
+            &read_all(&again),
+            model,
+        );
+    }
+    engine.finish(thread);
+}
+
+#[test]
+fn random_operations_agree_with_the_model() {
+    let seeds: Vec<u64> = match std::env::var("QUARRY_SEED") {
+        Ok(seed) => vec![seed.parse().expect("QUARRY_SEED is a number")],
+        Err(_) => (1..=std::env::var("QUARRY_SEEDS")
+            .ok()
+            .and_then(|count| count.parse().ok())
+            .unwrap_or(6))
+            .collect(),
+    };
+    for seed in seeds {
+        println!("seed {seed}");
+        run(seed, 400);
+    }
+}
+
+#[test]
+fn writers_on_several_threads_to_shared_extents_lose_nothing() {
+    let (engine, thread) = Engine::new(SLOTS_PER_FILE);
+    let size = 4 * 1024 * 1024;
+    let volume = engine.open(1, size);
+    let mut expected = vec![0u8; size as usize];
+    for round in 1..=6u8 {
+        // Each thread owns every fourth 1 KiB: blocks, extents and copy-on-write are shared, bytes are not.
+        std::thread::scope(|scope| {
+            for lane in 0..4u64 {
+                let volume = &volume;
+                scope.spawn(move || {
+                    for at in (lane * 1024..size).step_by(4096) {
+                        with_entered(volume, || {
+                            volume.write(at, &[round * 8 + lane as u8; 1024], Patience::Wait)
+                        })
+                        .unwrap();
+                    }
+                });
+            }
+            let (engine, volume) = (&engine, &volume);
+            scope.spawn(move || engine.flush(volume));
+            scope.spawn(move || engine.freeze(volume, &[100 + u32::from(round)]));
+        });
+        for (at, byte) in expected.iter_mut().enumerate() {
+            *byte = round * 8 + (at as u64 / 1024 % 4) as u8;
+        }
+        assert_same(
+            u64::from(round),
+            "the volume after a round",
+            &read_all(&volume),
+            &expected,
+        );
+    }
+    engine.finish(thread);
+}
+
+#[test]
+fn a_full_pool_fails_the_writer_and_goes_on_when_space_comes_back() {
+    let (engine, thread) = Engine::new(4);
+    let volume = engine.open(1, 1 << 20);
+    let write = |extent: u64| {
+        with_entered(&volume, || {
+            volume.write(extent * EXTENT, &[7; 4096], Patience::Wait)
+        })
+    };
+    for extent in 0..4 {
+        assert_eq!(write(extent), Ok(()));
+    }
+    assert_eq!(write(4), Err(IoError::NoSpace));
+    assert_eq!(write(3), Ok(()), "an extent that is there takes writes");
+    engine.state.lock().unwrap().end_extent += 1;
+    assert_eq!(write(4), Ok(()));
+    engine.finish(thread);
+}
+
+#[test]
+fn inline_requests_that_miss_something_would_block_and_ask_for_it() {
+    let (engine, thread) = Engine::new(64);
+    let volume = engine.open(1, 1 << 20);
+    let mut byte = [1u8];
+    with_entered(&volume, || {
+        assert_eq!(
+            volume.read(0, &mut byte, Patience::Inline),
+            Err(IoError::WouldBlock)
+        )
+    });
+    with_entered(&volume, || volume.read(0, &mut byte, Patience::Wait)).unwrap();
+    assert_eq!(byte, [0]);
+    with_entered(&volume, || {
+        assert_eq!(
+            volume.write(0, &byte, Patience::Inline),
+            Err(IoError::WouldBlock)
+        )
+    });
+    with_entered(&volume, || volume.write(0, &[9], Patience::Wait)).unwrap();
+    with_entered(&volume, || {
+        assert_eq!(volume.read(0, &mut byte, Patience::Inline), Ok(()))
+    });
+    assert_eq!(byte, [9]);
+    engine.finish(thread);
+}
+
+#[test]
+fn a_grown_volume_keeps_its_data_and_takes_writes_in_the_new_part() {
+    let (engine, thread) = Engine::new(64);
+    let volume = engine.open(1, 1 << 30);
+    with_entered(&volume, || volume.write(100, &[5; 10], Patience::Wait)).unwrap();
+    volume.resize(80 << 30);
+    with_entered(&volume, || {
+        volume.write((80 << 30) - 3, &[6; 3], Patience::Wait)
+    })
+    .unwrap();
+    let mut bytes = [0; 3];
+    with_entered(&volume, || {
+        volume.read((80 << 30) - 3, &mut bytes, Patience::Wait)
+    })
+    .unwrap();
+    assert_eq!(bytes, [6; 3]);
+    with_entered(&volume, || volume.read(100, &mut bytes, Patience::Wait)).unwrap();
+    assert_eq!(bytes, [5; 3]);
+    engine.finish(thread);
+}

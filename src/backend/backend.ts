@@ -1,0 +1,63 @@
+/**
+ * What the control plane may ask of a place where volumes live. The extent store (`local.ts`) is the embedded one.
+ * Every call is idempotent by id: repeated after a crash it ends in the same state and does not fail because a
+ * first try had already worked. Ids are the UUIDs that users see. Sizes and offsets are bytes.
+ */
+
+export type ByteRange = {
+  readonly offset: number;
+  readonly length: number;
+  /** For a map: data or hole. For a diff: `data` = changed and mapped, `hole` = changed to zeros. */
+  readonly kind: 'data' | 'hole';
+};
+
+export type VolumeUsage = {
+  readonly id: string;
+  readonly kind: 'volume' | 'snapshot';
+  readonly sizeBytes: number;
+  /** Bytes that are mapped, at extent granularity. */
+  readonly mappedBytes: number;
+  /** NBD connections now. */
+  readonly connections: number;
+  /** Set when the volume refuses I/O, with the reason. */
+  readonly failed: string | null;
+};
+
+export type PoolStats = {
+  readonly capacityBytes: number;
+  readonly freeBytes: number;
+  readonly reservedBytes: number;
+  /** Distinct extents in use. */
+  readonly mappedBytes: number;
+  /** Freed, not yet given back to the filesystem. */
+  readonly reclaimBytes: number;
+  readonly metadataBytes: number;
+  readonly volumes: number;
+  readonly snapshots: number;
+  readonly connections: number;
+};
+
+export type BackendEvent = { readonly kind: 'volume-failed'; readonly id: string; readonly reason: string };
+
+export interface VolumeBackend {
+  createVolume(options: { id: string; sizeBytes: number; sourceId: string | null }): Promise<void>;
+  /** A volume or a snapshot. Unknown ids are fine: they are gone. Fails with `wrong_state` while clients are connected. */
+  delete(id: string): Promise<void>;
+  /** Grow only, also in use. */
+  resizeVolume(options: { id: string; sizeBytes: number }): Promise<void>;
+  createSnapshot(options: { id: string; volumeId: string }): Promise<void>;
+  revertVolume(options: { id: string; snapshotId: string }): Promise<void>;
+
+  /** Makes a volume or snapshot reachable over NBD under a name. The same name again, for the same target: nothing happens. */
+  publish(options: { name: string; targetId: string; readOnly: boolean; description: string }): Promise<void>;
+  /** Returns when no client that came through this name can do I/O any more. */
+  unpublish(name: string): Promise<void>;
+
+  map(id: string): Promise<ByteRange[]>;
+  /** What changed from one volume or snapshot to another (null: from nothing). */
+  diff(options: { fromId: string | null; toId: string }): Promise<ByteRange[]>;
+
+  usage(ids: readonly string[] | null): Promise<VolumeUsage[]>;
+  stats(): Promise<PoolStats>;
+  close(): Promise<void>;
+}

@@ -1,0 +1,70 @@
+/**
+ * The far side of the embedded backend: runs in the engine's worker thread, builds plane and engine, and answers calls.
+ * The only file that brings the real plane, the real files and the engine together.
+ */
+
+import { join } from 'node:path';
+import { parentPort, workerData } from 'node:worker_threads';
+import { realClock } from '../base/clock.ts';
+import { Failure } from '../base/errors.ts';
+import { realFiles } from '../base/files.ts';
+import { type Engine, openEngine } from '../engine/engine.ts';
+import { createPlane } from '../native/addon.ts';
+import type { Plane } from '../native/plane.ts';
+import type { LocalReply, LocalRequest, PlainFailure } from './local.ts';
+
+type WorkerOptions = { readonly dataDir: string; readonly nbdAddresses: readonly string[] };
+
+function plainFailure(error: unknown): PlainFailure {
+  if (error instanceof Failure) return { code: error.code, fields: error.fields };
+  return { code: null, stack: error instanceof Error ? (error.stack ?? error.message) : String(error) };
+}
+
+async function main(): Promise<void> {
+  const port = parentPort;
+  if (port === null) throw new Error('local-worker runs as a worker thread only');
+  const options = workerData as WorkerOptions;
+  const send = (reply: LocalReply): void => port.postMessage(reply);
+
+  let engine: Engine | null = null;
+  // Events that come before the engine exists wait in the plane until the first drain.
+  const plane: Plane = createPlane(() => engine?.onPlaneEvents());
+  try {
+    engine = await openEngine({
+      files: realFiles(join(options.dataDir)),
+      plane,
+      clock: realClock,
+      onEvent: (event) => send({ kind: 'event', event }),
+      // Law 5: the main thread ends the process; until then nothing is acknowledged.
+      onFatal: (error) => send({ kind: 'unable', failure: plainFailure(error) }),
+    });
+    const nbdAddresses: string[] = [];
+    for (const address of options.nbdAddresses) nbdAddresses.push(await plane.listen(address));
+    send({ kind: 'ready', nbdAddresses });
+  } catch (error) {
+    await engine?.close();
+    send({ kind: 'unable', failure: plainFailure(error) });
+    return;
+  }
+
+  const running: Engine = engine;
+  port.on('message', (request: LocalRequest) => {
+    answer(running, plane, request).then(
+      (value) => send({ kind: 'result', id: request.id, value }),
+      (error: unknown) => send({ kind: 'failure', id: request.id, failure: plainFailure(error) }),
+    );
+  });
+}
+
+async function answer(engine: Engine, plane: Plane, request: LocalRequest): Promise<unknown> {
+  if (request.method === 'close') {
+    // Connections first: what they wrote is captured when their volumes close.
+    await plane.close();
+    await engine.close();
+    return null;
+  }
+  const method = engine[request.method] as (argument: unknown) => Promise<unknown>;
+  return method.call(engine, request.argument);
+}
+
+await main();

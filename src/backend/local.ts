@@ -1,0 +1,131 @@
+/**
+ * The embedded backend: an extent store in a worker thread of its own, so that API calls, JSON and SQL never delay a
+ * flush. This file is the near side of the border: it forwards calls and brings answers, failures and events back.
+ */
+
+import { Worker } from 'node:worker_threads';
+import { type FailureCode, Failure, failureFrom } from '../base/errors.ts';
+import type { BackendEvent, VolumeBackend } from './backend.ts';
+
+/** Calls that cross the border; `usage` and the rest take at most one argument. */
+export type LocalMethod = keyof VolumeBackend;
+export type LocalRequest = { readonly id: number; readonly method: LocalMethod; readonly argument: unknown };
+
+export type LocalReply =
+  | { readonly kind: 'ready'; readonly nbdAddresses: string[] }
+  | { readonly kind: 'unable'; readonly failure: PlainFailure }
+  | { readonly kind: 'result'; readonly id: number; readonly value: unknown }
+  | { readonly kind: 'failure'; readonly id: number; readonly failure: PlainFailure }
+  | { readonly kind: 'event'; readonly event: BackendEvent };
+
+/** A Failure as it crosses a thread, or any other error with its stack for the log. */
+export type PlainFailure =
+  | { readonly code: FailureCode; readonly fields: Readonly<Record<string, string | number | boolean | null>> }
+  | { readonly code: null; readonly stack: string };
+
+export type LocalOptions = {
+  readonly dataDir: string;
+  readonly nbdAddresses: readonly string[];
+  readonly onEvent: (event: BackendEvent) => void;
+  /** The store can no longer keep its promises (its journal failed, its thread died): the process has to end. */
+  readonly onFatal: (error: Error) => void;
+};
+
+export type LocalBackend = VolumeBackend & { readonly nbdAddresses: readonly string[] };
+
+export async function createLocalBackend(options: LocalOptions): Promise<LocalBackend> {
+  const file = import.meta.url.endsWith('.ts') ? '../../dist/backend/local-worker.js' : './local-worker.js';
+  const worker = new Worker(new URL(file, import.meta.url), {
+    workerData: { dataDir: options.dataDir, nbdAddresses: options.nbdAddresses },
+    name: 'engine',
+  });
+  const calls = new Calls(worker, options);
+  const nbdAddresses = await calls.ready;
+  const call =
+    <T>(method: LocalMethod) =>
+    (argument?: unknown): Promise<T> =>
+      calls.call(method, argument) as Promise<T>;
+  return {
+    nbdAddresses,
+    createVolume: call('createVolume'),
+    delete: call('delete'),
+    resizeVolume: call('resizeVolume'),
+    createSnapshot: call('createSnapshot'),
+    revertVolume: call('revertVolume'),
+    publish: call('publish'),
+    unpublish: call('unpublish'),
+    map: call('map'),
+    diff: call('diff'),
+    usage: call('usage'),
+    stats: call('stats'),
+    async close() {
+      await calls.close();
+    },
+  };
+}
+
+class Calls {
+  readonly ready: Promise<string[]>;
+  readonly #worker: Worker;
+  readonly #running = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>();
+  #lastId = 0;
+  #isClosing = false;
+
+  constructor(worker: Worker, options: LocalOptions) {
+    this.#worker = worker;
+    this.ready = new Promise((resolve, reject) => {
+      let isReady = false;
+      const fail = (error: Error): void => {
+        this.#rejectAll(error);
+        if (!isReady) reject(error);
+        else if (!this.#isClosing) options.onFatal(error);
+      };
+      worker.on('message', (reply: LocalReply) => {
+        if (reply.kind === 'ready') {
+          isReady = true;
+          resolve(reply.nbdAddresses);
+        } else if (reply.kind === 'unable') fail(errorFrom(reply.failure));
+        else if (reply.kind === 'event') options.onEvent(reply.event);
+        else this.#settle(reply);
+      });
+      worker.on('error', fail);
+      worker.on('exit', (code) => fail(new Error(`the engine's thread ended with code ${code}`)));
+    });
+  }
+
+  call(method: LocalMethod, argument: unknown): Promise<unknown> {
+    if (this.#isClosing && method !== 'close') return Promise.reject(new Failure('shutting_down'));
+    this.#lastId += 1;
+    const request: LocalRequest = { id: this.#lastId, method, argument };
+    return new Promise((resolve, reject) => {
+      this.#running.set(request.id, { resolve, reject });
+      this.#worker.postMessage(request);
+    });
+  }
+
+  async close(): Promise<void> {
+    if (this.#isClosing) return;
+    this.#isClosing = true;
+    await this.call('close', undefined);
+    await this.#worker.terminate();
+  }
+
+  #settle(reply: LocalReply & { kind: 'result' | 'failure' }): void {
+    const running = this.#running.get(reply.id);
+    this.#running.delete(reply.id);
+    if (reply.kind === 'result') running?.resolve(reply.value);
+    else running?.reject(errorFrom(reply.failure));
+  }
+
+  #rejectAll(error: Error): void {
+    for (const { reject } of this.#running.values()) reject(error);
+    this.#running.clear();
+  }
+}
+
+function errorFrom(plain: PlainFailure): Error {
+  if (plain.code !== null) return failureFrom(plain);
+  const error = new Error(plain.stack.split('\n')[0] ?? 'the engine failed');
+  error.stack = plain.stack;
+  return error;
+}

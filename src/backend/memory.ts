@@ -1,0 +1,212 @@
+/**
+ * A backend that holds facts only: which volumes and snapshots there are, how large, which blocks of 64 KiB are mapped
+ * and by which write. No bytes, no sockets; for tests of what is above, and held to the same contract as the real one.
+ */
+import { Failure } from '../base/errors.ts';
+import type { BackendEvent, ByteRange, PoolStats, VolumeBackend, VolumeUsage } from './backend.ts';
+
+const BLOCK_BYTES = 65536;
+const CAPACITY_BYTES = 2 ** 40;
+
+type Thing = {
+  readonly kind: 'volume' | 'snapshot';
+  sizeBytes: number;
+  /** The write that filled each block; two things share a block where the numbers are equal. */
+  blocks: Map<number, number>;
+  readonly volumeId: string | null;
+  connections: number;
+  failed: string | null;
+};
+
+export class MemoryBackend implements VolumeBackend {
+  readonly nbdAddresses: readonly string[] = ['unix:/nowhere/nbd.sock'];
+  readonly #things = new Map<string, Thing>();
+  readonly #published = new Map<string, { targetId: string; readOnly: boolean }>();
+  #onEvent: (event: BackendEvent) => void = () => {};
+  #lastWrite = 0;
+
+  onEvent(listener: (event: BackendEvent) => void): void {
+    this.#onEvent = listener;
+  }
+
+  async createVolume({ id, sizeBytes, sourceId }: { id: string; sizeBytes: number; sourceId: string | null }) {
+    if (this.#things.has(id)) return;
+    requireBlocks(sizeBytes);
+    const source = sourceId === null ? null : this.#require(sourceId);
+    if (source !== null && source.sizeBytes > sizeBytes) {
+      const reason = `volume ${id} of ${sizeBytes} bytes is smaller than its source ${sourceId} of ${source.sizeBytes}`;
+      throw new Failure('bad_request', { reason });
+    }
+    const blocks = new Map(source?.blocks ?? []);
+    this.#things.set(id, { kind: 'volume', sizeBytes, blocks, volumeId: null, connections: 0, failed: null });
+  }
+
+  async delete(id: string) {
+    const thing = this.#things.get(id);
+    if (thing === undefined) return;
+    if (thing.connections > 0)
+      throw new Failure('wrong_state', { reason: `${thing.connections} clients are connected to ${id}` });
+    for (const [name, { targetId }] of this.#published) if (targetId === id) this.#published.delete(name);
+    this.#things.delete(id);
+  }
+
+  async resizeVolume({ id, sizeBytes }: { id: string; sizeBytes: number }) {
+    const thing = this.#require(id);
+    requireBlocks(sizeBytes);
+    if (sizeBytes < thing.sizeBytes)
+      throw new Failure('bad_request', {
+        reason: `volume ${id} has ${thing.sizeBytes} bytes and cannot shrink to ${sizeBytes}`,
+      });
+    thing.sizeBytes = sizeBytes;
+  }
+
+  async createSnapshot({ id, volumeId }: { id: string; volumeId: string }) {
+    if (this.#things.has(id)) return;
+    const { sizeBytes, blocks } = this.#require(volumeId);
+    this.#things.set(id, {
+      kind: 'snapshot',
+      sizeBytes,
+      blocks: new Map(blocks),
+      volumeId,
+      connections: 0,
+      failed: null,
+    });
+  }
+
+  async revertVolume({ id, snapshotId }: { id: string; snapshotId: string }) {
+    const thing = this.#require(id);
+    const { sizeBytes, blocks } = this.#require(snapshotId);
+    thing.sizeBytes = sizeBytes;
+    thing.blocks = new Map(blocks);
+  }
+
+  async publish(options: { name: string; targetId: string; readOnly: boolean; description: string }) {
+    const { name, targetId, readOnly } = options;
+    this.#require(targetId);
+    const known = this.#published.get(name);
+    if (known?.targetId === targetId) return;
+    if (known !== undefined) throw new Failure('conflict', { reason: `export ${name} belongs to ${known.targetId}` });
+    this.#published.set(name, { targetId, readOnly });
+  }
+
+  async unpublish(name: string) {
+    const known = this.#published.get(name);
+    if (known === undefined) return;
+    this.#published.delete(name);
+    const thing = this.#things.get(known.targetId);
+    const isReachable = [...this.#published.values()].some(({ targetId }) => targetId === known.targetId);
+    if (thing !== undefined && !isReachable) thing.connections = 0;
+  }
+
+  async map(id: string): Promise<ByteRange[]> {
+    const { sizeBytes, blocks } = this.#require(id);
+    const ranges: ByteRange[] = [];
+    let end = 0;
+    for (const index of [...blocks.keys()].sort((a, b) => a - b)) {
+      const offset = index * BLOCK_BYTES;
+      if (offset > end) ranges.push({ offset: end, length: offset - end, kind: 'hole' });
+      append(ranges, index, 'data');
+      end = offset + BLOCK_BYTES;
+    }
+    if (sizeBytes > end) ranges.push({ offset: end, length: sizeBytes - end, kind: 'hole' });
+    return ranges;
+  }
+
+  async diff({ fromId, toId }: { fromId: string | null; toId: string }): Promise<ByteRange[]> {
+    const from = fromId === null ? new Map<number, number>() : this.#require(fromId).blocks;
+    const to = this.#require(toId).blocks;
+    const ranges: ByteRange[] = [];
+    for (const index of [...new Set([...from.keys(), ...to.keys()])].sort((a, b) => a - b))
+      if (from.get(index) !== to.get(index)) append(ranges, index, to.has(index) ? 'data' : 'hole');
+    return ranges;
+  }
+
+  async usage(ids: readonly string[] | null): Promise<VolumeUsage[]> {
+    const found: VolumeUsage[] = [];
+    for (const id of ids ?? this.#things.keys()) {
+      const thing = this.#things.get(id);
+      if (thing === undefined) continue;
+      const { kind, sizeBytes, blocks, connections, failed } = thing;
+      found.push({ id, kind, sizeBytes, mappedBytes: blocks.size * BLOCK_BYTES, connections, failed });
+    }
+    return found;
+  }
+
+  async stats(): Promise<PoolStats> {
+    const things = [...this.#things.values()];
+    const distinct = new Set(things.flatMap((thing) => [...thing.blocks.values()]));
+    const mappedBytes = distinct.size * BLOCK_BYTES;
+    const volumes = things.filter((thing) => thing.kind === 'volume').length;
+    return {
+      capacityBytes: CAPACITY_BYTES,
+      freeBytes: CAPACITY_BYTES - mappedBytes,
+      reservedBytes: 0,
+      mappedBytes,
+      reclaimBytes: 0,
+      metadataBytes: 0,
+      volumes,
+      snapshots: things.length - volumes,
+      connections: things.reduce((sum, thing) => sum + thing.connections, 0),
+    };
+  }
+
+  async close() {}
+
+  // ---- what clients and disks would do -----------------------------------------------------------------------------
+
+  /** A client writes one block. */
+  write(id: string, offset: number): void {
+    this.#lastWrite += 1;
+    this.#require(id).blocks.set(Math.floor(offset / BLOCK_BYTES), this.#lastWrite);
+  }
+
+  /** Returns the id of what was reached. */
+  connect(name: string): string {
+    const known = this.#published.get(name);
+    if (known === undefined) throw new Failure('not_found', { kind: 'Export', id: name });
+    this.#require(known.targetId).connections += 1;
+    return known.targetId;
+  }
+
+  disconnect(id: string): void {
+    this.#require(id).connections = 0;
+  }
+
+  fail(id: string, reason: string): void {
+    this.#require(id).failed = reason;
+    this.#onEvent({ kind: 'volume-failed', id, reason });
+  }
+
+  /** What a restart of the process forgets. */
+  restart(): void {
+    this.#published.clear();
+    for (const thing of this.#things.values()) thing.connections = 0;
+  }
+
+  published(): ReadonlyMap<string, { readonly targetId: string; readonly readOnly: boolean }> {
+    return this.#published;
+  }
+
+  ids(): string[] {
+    return [...this.#things.keys()].sort();
+  }
+
+  #require(id: string): Thing {
+    const thing = this.#things.get(id);
+    if (thing === undefined) throw new Failure('not_found', { kind: 'Volume or snapshot', id });
+    return thing;
+  }
+}
+
+function requireBlocks(sizeBytes: number): void {
+  if (Number.isSafeInteger(sizeBytes) && sizeBytes > 0 && sizeBytes % BLOCK_BYTES === 0) return;
+  throw new Failure('bad_request', { reason: `size ${sizeBytes} is not a positive multiple of ${BLOCK_BYTES} bytes` });
+}
+
+function append(ranges: ByteRange[], index: number, kind: 'data' | 'hole'): void {
+  const offset = index * BLOCK_BYTES;
+  const last = ranges.at(-1);
+  if (last?.kind === kind && last.offset + last.length === offset)
+    ranges[ranges.length - 1] = { ...last, length: last.length + BLOCK_BYTES };
+  else ranges.push({ offset, length: BLOCK_BYTES, kind });
+}

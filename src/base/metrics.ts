@@ -1,0 +1,49 @@
+/**
+ * Every metric, in one table. Counters are fed where things happen; gauges are set by whoever answers a scrape. It
+ * knows names and units, not where the figures come from.
+ */
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+
+export type Metrics = ReturnType<typeof openMetrics>;
+
+/** A fresh table: nothing global, so that a test (or a second daemon in one process) counts for itself. */
+export function openMetrics(options: { processMetrics: boolean }) {
+  const registry = new Registry();
+  const registers = [registry];
+  if (options.processMetrics) collectDefaultMetrics({ register: registry, prefix: 'quarry_' });
+  const gauge = <Label extends string = never>(name: string, help: string, labelNames: readonly Label[] = []) =>
+    new Gauge({ name, help, labelNames, registers });
+  return {
+    registry,
+    httpSeconds: new Histogram({
+      name: 'quarry_http_request_seconds',
+      help: 'Time from a request to the end of its answer.',
+      labelNames: ['method', 'route', 'status'] as const,
+      buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5],
+      registers,
+    }),
+    tasksEnded: new Counter({
+      name: 'quarry_tasks_total',
+      help: 'Tasks that ended, by kind and outcome.',
+      labelNames: ['kind', 'outcome'] as const,
+      registers,
+    }),
+    taskSeconds: new Histogram({
+      name: 'quarry_task_seconds',
+      help: 'Time from the acceptance of a task to its end.',
+      labelNames: ['kind'] as const,
+      buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 10, 60, 600],
+      registers,
+    }),
+    tasksUnderWay: gauge('quarry_tasks_under_way', 'Tasks that have not ended.'),
+    volumes: gauge('quarry_volumes', 'Volumes in the catalog, by status.', ['status']),
+    snapshots: gauge('quarry_snapshots', 'Snapshots in the catalog, by status.', ['status']),
+    connections: gauge('quarry_nbd_connections', 'NBD connections open now.'),
+    poolCapacityBytes: gauge('quarry_pool_capacity_bytes', 'Size of the filesystem the pool lies on.'),
+    poolFreeBytes: gauge('quarry_pool_free_bytes', 'Bytes free on that filesystem.'),
+    poolReservedBytes: gauge('quarry_pool_reserved_bytes', 'Free bytes that are kept back for metadata.'),
+    poolMappedBytes: gauge('quarry_pool_mapped_bytes', 'Bytes of distinct extents in use.'),
+    poolReclaimBytes: gauge('quarry_pool_reclaim_bytes', 'Bytes freed and not yet given back to the filesystem.'),
+    poolMetadataBytes: gauge('quarry_pool_metadata_bytes', 'Bytes of journal, checkpoints and map pages.'),
+  };
+}

@@ -1,0 +1,468 @@
+/**
+ * The engine: what a pool holds and everything that may be asked of it. The only file of this folder that others import
+ * (besides check.ts). Decides synchronously, then waits for durability; talks to the plane, the journal and the disk, and
+ * knows nothing of HTTP, users or names other than export names.
+ *
+ * Every operation is idempotent by id. Records are applied in the turn in which they are appended, so the order of the
+ * state and of the journal is the same.
+ */
+
+import { randomUUID } from 'node:crypto';
+import type { Clock } from '../base/clock.ts';
+import { Failure } from '../base/errors.ts';
+import type { Files } from '../base/files.ts';
+import { type EngineRecord, encodeRecord } from '../format/record.ts';
+import { Journal } from '../journal/journal.ts';
+import { BLOCK_BYTES, EXTENT_BYTES, type Plane, type VolumeHandle } from '../native/plane.ts';
+import { Checkpointer } from './checkpointer.ts';
+import { diffOf, type MapRange, mapOf } from './diff.ts';
+import { Exports, lineageOf, type Opened } from './exports.ts';
+import { PlaneServant } from './plane-servant.ts';
+import { createPool, EXTENTS_PATH, JOURNAL_PATHS, poolExists, type Recovered, recover } from './recovery.ts';
+import { extentPath, Space } from './space.ts';
+import type { State, StoredObject } from './state.ts';
+
+export const VOLUME_BYTES_MAX = 64 * 2 ** 40;
+const LOCK_PATH = 'lock';
+const COMMIT_PERIOD_MS = 10_000;
+const TIDY_PERIOD_MS = 1_000;
+/** A half is used up to here before a checkpoint begins; the rest is room for what is committed meanwhile. */
+const JOURNAL_FILL_MAX = 0.5;
+const DIRTY_PAGES_MAX = 8192;
+/** A step of the drop list is at most one page: about 1,000 counts. 16 of them take about a millisecond. */
+const DROP_STEPS = 16;
+
+export type EngineOptions = {
+  readonly reserveBytes: number;
+  readonly journalHalfBytes: number;
+  /** Clean map pages kept in memory, 8 KiB each. */
+  readonly cleanPagesMax: number;
+};
+
+export const DEFAULT_ENGINE_OPTIONS: EngineOptions = {
+  reserveBytes: 256 * 2 ** 20,
+  journalHalfBytes: 16 * 2 ** 20,
+  cleanPagesMax: 4096,
+};
+
+export type EngineEvent = { readonly kind: 'volume-failed'; readonly id: string; readonly reason: string };
+
+export type ObjectUsage = {
+  readonly id: string;
+  readonly kind: 'volume' | 'snapshot';
+  readonly sizeBytes: number;
+  readonly mappedBytes: number;
+  readonly connections: number;
+  readonly failed: string | null;
+};
+
+export type EngineStats = {
+  readonly capacityBytes: number;
+  readonly freeBytes: number;
+  readonly reservedBytes: number;
+  readonly mappedBytes: number;
+  readonly reclaimBytes: number;
+  readonly metadataBytes: number;
+  readonly volumes: number;
+  readonly snapshots: number;
+  readonly connections: number;
+};
+
+export interface Engine {
+  createVolume(options: { id: string; sizeBytes: number; sourceId: string | null }): Promise<void>;
+  delete(id: string): Promise<void>;
+  resizeVolume(options: { id: string; sizeBytes: number }): Promise<void>;
+  createSnapshot(options: { id: string; volumeId: string }): Promise<void>;
+  revertVolume(options: { id: string; snapshotId: string }): Promise<void>;
+  publish(options: { name: string; targetId: string; readOnly: boolean; description: string }): Promise<void>;
+  unpublish(name: string): Promise<void>;
+  map(id: string): Promise<MapRange[]>;
+  diff(options: { fromId: string | null; toId: string }): Promise<MapRange[]>;
+  usage(ids: readonly string[] | null): Promise<ObjectUsage[]>;
+  stats(): Promise<EngineStats>;
+  checkpoint(): Promise<void>;
+  /** Waits until everything deleted has been given back to the filesystem. */
+  settle(): Promise<void>;
+  /** The plane has events: drained and handled here. */
+  onPlaneEvents(): void;
+  close(): Promise<void>;
+}
+
+export type EngineParts = {
+  readonly files: Files;
+  readonly plane: Plane;
+  readonly clock: Clock;
+  readonly options?: Partial<EngineOptions>;
+  readonly onEvent: (event: EngineEvent) => void;
+  /** The journal or a checkpoint failed: nothing can be acknowledged any more and the process has to end (law 5). */
+  readonly onFatal: (error: Error) => void;
+};
+
+export async function openEngine(parts: EngineParts): Promise<Engine> {
+  const options = { ...DEFAULT_ENGINE_OPTIONS, ...parts.options };
+  const release = parts.files.lock(LOCK_PATH);
+  try {
+    if (!poolExists(parts.files)) {
+      await createPool(parts.files, { poolId: randomUUID(), journalHalfBytes: options.journalHalfBytes });
+    }
+    const recovered = recover(parts.files, { mode: 'existing', cleanPagesMax: options.cleanPagesMax });
+    const engine = new PoolEngine(parts, options, recovered, release);
+    await engine.begin(recovered);
+    return engine;
+  } catch (error) {
+    release();
+    throw error;
+  }
+}
+
+class PoolEngine implements Engine {
+  readonly #files: Files;
+  readonly #plane: Plane;
+  readonly #clock: Clock;
+  readonly #options: EngineOptions;
+  readonly #state: State;
+  readonly #journal: Journal;
+  readonly #checkpointer: Checkpointer;
+  readonly #space: Space;
+  readonly #exports: Exports;
+  readonly #servant: PlaneServant;
+  readonly #onFatal: (error: Error) => void;
+  readonly #closers: (() => void)[] = [];
+  /** Operations on one object wait for each other. */
+  readonly #queues = new Map<string, Promise<unknown>>();
+  #reclaiming: Promise<void> | null = null;
+  #isClosing = false;
+
+  constructor(parts: EngineParts, options: EngineOptions, recovered: Recovered, release: () => void) {
+    this.#files = parts.files;
+    this.#plane = parts.plane;
+    this.#clock = parts.clock;
+    this.#options = options;
+    this.#state = recovered.state;
+    this.#onFatal = parts.onFatal;
+    const [zero, one] = JOURNAL_PATHS;
+    const halves = [parts.files.open(zero, 'existing'), parts.files.open(one, 'existing')] as const;
+    this.#journal = new Journal(halves, recovered.header.journalHalfBytes, recovered.journal, parts.onFatal);
+    const { files, clock } = parts;
+    const [state, journal] = [this.#state, this.#journal];
+    this.#checkpointer = new Checkpointer({ files, state, journal, clock, number: recovered.checkpointNumber });
+    const append = (records: EngineRecord[]): Promise<void> => this.#append(records);
+    this.#space = new Space({ ...parts, state, append, options });
+    this.#exports = new Exports(parts.plane);
+    this.#servant = new PlaneServant({ ...parts, state, append, space: this.#space, exports: this.#exports });
+    this.#closers.push(() => {
+      for (const half of halves) half.close();
+      recovered.pagesFile.close();
+      this.#checkpointer.close();
+      release();
+    });
+  }
+
+  async begin(recovered: Recovered): Promise<void> {
+    for (const fileNumber of this.#state.files.keys()) {
+      const path = extentPath(fileNumber);
+      if (!this.#files.exists(path)) throw new Failure('corrupt', { path, reason: 'an extent file is missing' });
+      this.#plane.registerFile(fileNumber, this.#files.absolute(path));
+    }
+    this.#removeStrayFiles();
+    // Frees the half that holds frames from before the crash, and makes the next start short.
+    if (recovered.framesReplayed > 0) await this.checkpoint();
+    this.#closers.push(this.#clock.every(COMMIT_PERIOD_MS, () => this.#servant.commitAll()));
+    this.#closers.push(this.#clock.every(TIDY_PERIOD_MS, () => this.#tidy()));
+    this.#reclaim();
+  }
+
+  /** A file that no record names: made right before a crash, or removed right before one. */
+  #removeStrayFiles(): void {
+    for (const name of this.#files.list(EXTENTS_PATH)) {
+      const fileNumber = Number.parseInt(name, 10);
+      if (!this.#state.files.has(fileNumber)) this.#files.remove(`${EXTENTS_PATH}/${name}`);
+    }
+  }
+
+  /** Applies, then resolves when durable. An exception out of `apply` leaves the state half changed: the process has to end. */
+  #append(records: readonly EngineRecord[]): Promise<void> {
+    try {
+      for (const record of records) this.#state.apply(record, this.#journal.sequence);
+    } catch (error) {
+      this.#onFatal(error instanceof Error ? error : new Error(String(error)));
+      throw error;
+    }
+    const durable = this.#journal.append(records.map(encodeRecord));
+    this.#space.landed(this.#state.takeLanded());
+    this.#space.freed(this.#state.takeFreed(), durable);
+    if (this.#journal.fill > JOURNAL_FILL_MAX || this.#state.pages.dirtyCount > DIRTY_PAGES_MAX) this.#checkpointSoon();
+    return durable;
+  }
+
+  #checkpointSoon(): void {
+    if (this.#checkpointer.isRunning) return;
+    // In a turn of its own: the caller is in the middle of one synchronous step.
+    queueMicrotask(() => void this.checkpoint().catch(() => {}));
+  }
+
+  async checkpoint(): Promise<void> {
+    try {
+      await this.#checkpointer.run();
+    } catch (error) {
+      this.#onFatal(error instanceof Error ? error : new Error(String(error)));
+      throw error;
+    }
+  }
+
+  #background(work: Promise<void>): void {
+    work.catch((error: unknown) => this.#onFatal(error instanceof Error ? error : new Error(String(error))));
+  }
+
+  #tidy(): void {
+    if (this.#space.hasWork) this.#background(this.#space.tidy());
+  }
+
+  // ---- deletion in the background --------------------------------------------------------------------------------------
+
+  #reclaim(): void {
+    if (this.#reclaiming !== null || this.#state.drops.length === 0) return;
+    this.#reclaiming = this.#dropAll().finally(() => {
+      this.#reclaiming = null;
+    });
+    this.#background(this.#reclaiming);
+  }
+
+  /** Each slice is a frame of its own, so that a crash goes on where it was and others come in between. */
+  async #dropAll(): Promise<void> {
+    while (this.#state.drops.length > 0 && !this.#isClosing) {
+      await this.#append([{ type: 'drop', steps: DROP_STEPS }]);
+      await this.#clock.pause();
+    }
+  }
+
+  async #reclaimAndReown(lineage: number): Promise<void> {
+    this.#reclaim();
+    await this.#reclaiming;
+    // What the deleted object shared may now belong to one volume alone: a leaf loaded again knows.
+    for (const { handle, object } of this.#exports.all()) {
+      if (object.kind === 'volume' && lineageOf(this.#state, object) === lineage) this.#plane.dropLeaves(handle);
+    }
+  }
+
+  async settle(): Promise<void> {
+    this.#reclaim();
+    await this.#reclaiming;
+    while (this.#space.hasReclaimable) {
+      await this.#space.tidy();
+      await this.#clock.pause();
+    }
+  }
+
+  // ---- operations --------------------------------------------------------------------------------------------------------
+
+  /** One after the other for the same object. */
+  async #inTurn<T>(id: string, work: () => Promise<T>): Promise<T> {
+    if (this.#isClosing) throw new Failure('shutting_down');
+    const before = this.#queues.get(id) ?? Promise.resolve();
+    const result = before.then(work, work);
+    const settled = result.catch(() => {});
+    this.#queues.set(id, settled);
+    try {
+      return await result;
+    } finally {
+      if (this.#queues.get(id) === settled) this.#queues.delete(id);
+    }
+  }
+
+  #find(id: string, kind: 'volume' | 'snapshot' | null = null): StoredObject {
+    const object = this.#state.byId.get(id);
+    if (object === undefined || (kind !== null && object.kind !== kind)) {
+      throw new Failure('not_found', { kind: kind === 'snapshot' ? 'Snapshot' : 'Volume', id });
+    }
+    return object;
+  }
+
+  async createVolume(options: { id: string; sizeBytes: number; sourceId: string | null }): Promise<void> {
+    const { id, sizeBytes, sourceId } = options;
+    requireSize(sizeBytes);
+    await this.#inTurn(id, async () => {
+      const known = this.#state.byId.get(id);
+      if (known !== undefined) return this.#sameOr(known, 'volume');
+      if (sourceId === null) return this.#append([this.#createRecord(id, 'volume', sizeBytes, 0)]);
+      const source = this.#find(sourceId);
+      if (sizeBytes < source.sizeBytes) throw new Failure('bad_request', { reason: `A volume of ${sizeBytes} bytes cannot hold its source of ${source.sizeBytes} bytes.` });
+      await this.#share(source, () => this.#createRecord(id, 'volume', sizeBytes, source.number));
+    });
+  }
+
+  async createSnapshot(options: { id: string; volumeId: string }): Promise<void> {
+    const { id, volumeId } = options;
+    await this.#inTurn(id, async () => {
+      const known = this.#state.byId.get(id);
+      if (known !== undefined) return this.#sameOr(known, 'snapshot');
+      const volume = this.#find(volumeId, 'volume');
+      await this.#share(volume, () => this.#createRecord(id, 'snapshot', volume.sizeBytes, volume.number));
+    });
+  }
+
+  #sameOr(known: StoredObject, kind: 'volume' | 'snapshot'): void {
+    if (known.kind !== kind) throw new Failure('conflict', { reason: `${known.id} exists already and is a ${known.kind}.` });
+  }
+
+  #createRecord(id: string, kind: 'volume' | 'snapshot', sizeBytes: number, sourceNumber: number): EngineRecord {
+    return { type: 'create', number: this.#state.nextObjectNumber, kind, sizeBytes, sourceNumber, id };
+  }
+
+  /** What the source is at one instant: the plane is frozen for it if it serves the source. `record` is made at that instant. */
+  async #share(source: StoredObject, record: () => EngineRecord): Promise<void> {
+    const opened = this.#exports.of(source);
+    if (opened === undefined || source.kind === 'snapshot') return this.#append([record()]);
+    if (opened.failure !== null) throw new Failure('io_error', { reason: `volume ${source.id} refuses I/O: ${opened.failure}` });
+    await this.#servant.freeze(opened, () => {
+      if (!this.#state.objects.has(source.number)) throw new Failure('not_found', { kind: 'Volume', id: source.id });
+      return [record()];
+    });
+  }
+
+  async resizeVolume(options: { id: string; sizeBytes: number }): Promise<void> {
+    const { id, sizeBytes } = options;
+    requireSize(sizeBytes);
+    await this.#inTurn(id, async () => {
+      const volume = this.#find(id, 'volume');
+      if (sizeBytes === volume.sizeBytes) return;
+      if (sizeBytes < volume.sizeBytes) throw new Failure('bad_request', { reason: `Volume ${id} has ${volume.sizeBytes} bytes and cannot shrink to ${sizeBytes}.` });
+      await this.#append([{ type: 'resize', number: volume.number, sizeBytes }]);
+      const opened = this.#exports.of(volume);
+      if (opened !== undefined) this.#plane.resizeVolume(opened.handle, sizeBytes);
+    });
+  }
+
+  async delete(id: string): Promise<void> {
+    await this.#inTurn(id, async () => {
+      const object = this.#state.byId.get(id);
+      if (object === undefined) return;
+      const lineage = lineageOf(this.#state, object);
+      const opened = this.#exports.of(object);
+      if (opened !== undefined) {
+        this.#requireUnused(opened);
+        await this.#exports.close(opened);
+        this.#space.forget(opened.handle);
+      }
+      await this.#append([{ type: 'delete', number: object.number }]);
+      this.#background(this.#reclaimAndReown(lineage));
+    });
+  }
+
+  #requireUnused(opened: Opened): void {
+    const connections = this.#exports.connections(opened);
+    if (connections === 0) return;
+    const { kind, id } = opened.object;
+    throw new Failure('wrong_state', { reason: `Invalid ${kind}: ${kind} ${id} has ${connections} connected NBD client(s). Disconnect them first.` });
+  }
+
+  async revertVolume(options: { id: string; snapshotId: string }): Promise<void> {
+    await this.#inTurn(options.id, async () => {
+      const volume = this.#find(options.id, 'volume');
+      const snapshot = this.#find(options.snapshotId, 'snapshot');
+      if (snapshot.sizeBytes > volume.sizeBytes) throw new Failure('bad_request', { reason: `Snapshot ${snapshot.id} is larger than volume ${volume.id}.` });
+      const opened = this.#exports.of(volume);
+      const names = [...(opened?.names ?? [])];
+      if (opened !== undefined) {
+        this.#requireUnused(opened);
+        await this.#exports.close(opened);
+        this.#space.forget(opened.handle);
+      }
+      await this.#append([{ type: 'revert', number: volume.number, sourceNumber: snapshot.number }]);
+      for (const [name, mode] of names) this.#exports.publish(this.#exports.open(volume), name, mode);
+      this.#background(this.#reclaimAndReown(lineageOf(this.#state, volume)));
+    });
+  }
+
+  async publish(options: { name: string; targetId: string; readOnly: boolean; description: string }): Promise<void> {
+    const { name, targetId, description } = options;
+    await this.#inTurn(targetId, async () => {
+      const object = this.#find(targetId);
+      const readOnly = options.readOnly || object.kind === 'snapshot';
+      const current = this.#exports.named(name);
+      const isSame = current?.object === object && current.names.get(name)?.readOnly === readOnly;
+      if (isSame) return;
+      if (current !== undefined) await this.#exports.unpublish(name);
+      this.#exports.publish(this.#exports.open(object), name, { readOnly, description });
+    });
+  }
+
+  async unpublish(name: string): Promise<void> {
+    await this.#exports.unpublish(name);
+  }
+
+  async map(id: string): Promise<MapRange[]> {
+    const object = this.#find(id);
+    await this.#commit(object);
+    return mapOf(this.#state, object);
+  }
+
+  async diff(options: { fromId: string | null; toId: string }): Promise<MapRange[]> {
+    const from = options.fromId === null ? null : this.#find(options.fromId);
+    const to = this.#find(options.toId);
+    for (const object of [from, to]) if (object !== null) await this.#commit(object);
+    return diffOf(this.#state, from, to);
+  }
+
+  /** Brings what clients wrote into the committed state. */
+  async #commit(object: StoredObject): Promise<void> {
+    const opened = this.#exports.of(object);
+    if (opened !== undefined && object.kind === 'volume' && opened.failure === null) await this.#servant.commit(opened);
+  }
+
+  async usage(ids: readonly string[] | null): Promise<ObjectUsage[]> {
+    const objects = ids === null ? [...this.#state.objects.values()] : ids.map((id) => this.#state.byId.get(id));
+    return objects.flatMap((object) => {
+      if (object === undefined) return [];
+      const opened = this.#exports.of(object);
+      return {
+        id: object.id,
+        kind: object.kind,
+        sizeBytes: object.sizeBytes,
+        mappedBytes: object.mapped * EXTENT_BYTES,
+        connections: opened === undefined ? 0 : this.#exports.connections(opened),
+        failed: opened?.failure ?? null,
+      };
+    });
+  }
+
+  async stats(): Promise<EngineStats> {
+    const { totalBytes, freeBytes } = this.#files.space();
+    let snapshots = 0;
+    for (const { kind } of this.#state.objects.values()) if (kind === 'snapshot') snapshots += 1;
+    return {
+      capacityBytes: totalBytes,
+      freeBytes,
+      reservedBytes: this.#options.reserveBytes,
+      mappedBytes: this.#state.usedExtents * EXTENT_BYTES,
+      reclaimBytes: this.#space.reclaimBytes,
+      metadataBytes: this.#state.pages.usedBytes,
+      volumes: this.#state.objects.size - snapshots,
+      snapshots,
+      connections: this.#plane.stats().connections,
+    };
+  }
+
+  onPlaneEvents(): void {
+    this.#servant.serve();
+  }
+
+  async close(): Promise<void> {
+    if (this.#isClosing) return;
+    this.#isClosing = true;
+    await Promise.allSettled(this.#queues.values());
+    await Promise.all([...this.#exports.all()].map((opened) => this.#exports.close(opened)));
+    await this.#reclaiming;
+    this.#space.settle();
+    await this.checkpoint();
+    for (const closer of this.#closers.reverse()) closer();
+  }
+}
+
+function requireSize(sizeBytes: number): void {
+  if (!Number.isSafeInteger(sizeBytes) || sizeBytes <= 0 || sizeBytes > VOLUME_BYTES_MAX || sizeBytes % BLOCK_BYTES !== 0) {
+    throw new Failure('bad_request', { reason: `A size of ${sizeBytes} bytes is not a multiple of ${BLOCK_BYTES} between ${BLOCK_BYTES} and ${VOLUME_BYTES_MAX}.` });
+  }
+}
+
+export type { VolumeHandle };

@@ -1,0 +1,94 @@
+/**
+ * Volumes and snapshots that the plane knows: handles, names, and what is under way with them. Opened at the first
+ * publish, closed when they are deleted or reverted.
+ */
+
+import type { Plane, VolumeHandle } from '../native/plane.ts';
+import type { State, StoredObject } from './state.ts';
+
+export type Opened = {
+  readonly handle: VolumeHandle;
+  readonly object: StoredObject;
+  /** Export names with their modes. */
+  readonly names: Map<string, { readOnly: boolean; description: string }>;
+  /** Freezes asked for whose record is not applied yet: meanwhile no leaf may be given with own entries. */
+  freezing: number;
+  /** Why it refuses I/O; final while it is open. */
+  failure: string | null;
+};
+
+export class Exports {
+  readonly #plane: Plane;
+  readonly #byHandle = new Map<VolumeHandle, Opened>();
+  readonly #byNumber = new Map<number, Opened>();
+  readonly #byName = new Map<string, Opened>();
+  #lastHandle = 0;
+
+  constructor(plane: Plane) {
+    this.#plane = plane;
+  }
+
+  get(handle: VolumeHandle): Opened | undefined {
+    return this.#byHandle.get(handle);
+  }
+
+  of(object: StoredObject): Opened | undefined {
+    return this.#byNumber.get(object.number);
+  }
+
+  named(name: string): Opened | undefined {
+    return this.#byName.get(name);
+  }
+
+  all(): Iterable<Opened> {
+    return this.#byHandle.values();
+  }
+
+  open(object: StoredObject): Opened {
+    const known = this.#byNumber.get(object.number);
+    if (known !== undefined) return known;
+    this.#lastHandle += 1;
+    const opened: Opened = { handle: this.#lastHandle, object, names: new Map(), freezing: 0, failure: null };
+    const readOnly = object.kind === 'snapshot';
+    this.#plane.openVolume({ handle: opened.handle, sizeBytes: object.sizeBytes, readOnly });
+    this.#byHandle.set(opened.handle, opened);
+    this.#byNumber.set(object.number, opened);
+    return opened;
+  }
+
+  publish(opened: Opened, name: string, mode: { readOnly: boolean; description: string }): void {
+    this.#plane.publish({ name, handle: opened.handle, ...mode });
+    opened.names.set(name, mode);
+    this.#byName.set(name, opened);
+  }
+
+  async unpublish(name: string): Promise<void> {
+    const opened = this.#byName.get(name);
+    if (opened === undefined) return;
+    this.#byName.delete(name);
+    opened.names.delete(name);
+    await this.#plane.unpublish(name);
+  }
+
+  connections(opened: Opened): number {
+    return this.#plane.volumeStats(opened.handle).connections;
+  }
+
+  /** Its clients are cut off, its last capture is handled, its grants have come back. */
+  async close(opened: Opened): Promise<void> {
+    for (const name of [...opened.names.keys()]) await this.unpublish(name);
+    await this.#plane.closeVolume(opened.handle);
+    this.#byHandle.delete(opened.handle);
+    this.#byNumber.delete(opened.object.number);
+  }
+}
+
+/** The first ancestor that is known: objects that may share pages have the same one. Only a hint. */
+export function lineageOf(state: State, object: StoredObject): number {
+  let at = object;
+  for (;;) {
+    const source = state.objects.get(at.sourceNumber);
+    if (source === undefined) return at.sourceNumber === 0 ? at.number : at.sourceNumber;
+    at = source;
+  }
+}

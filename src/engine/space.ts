@@ -1,0 +1,248 @@
+/**
+ * Space of the pool: grants to volumes, freed extents on their way back, holes punched and files removed. Decides how much
+ * a volume gets and when there is nothing left; what is free is the allocator's business.
+ *
+ * Law 3: a freed extent goes through limbo. It is free once the record that freed it is durable and no request that
+ * began before that moment runs any more.
+ */
+
+import { present } from '../base/assert.ts';
+import type { Clock } from '../base/clock.ts';
+import { type Files, isOutOfSpace } from '../base/files.ts';
+import type { EngineRecord } from '../format/record.ts';
+import { EXTENT_BYTES, type Plane, SLOTS_PER_FILE, type VolumeHandle } from '../native/plane.ts';
+import { Allocator, type Run } from './allocator.ts';
+import type { State, StoredFile, StoredObject } from './state.ts';
+
+/** The first grant is small, so that a volume with a single write costs little; each further one within the window doubles. */
+const GRANT_EXTENTS_MIN = 16;
+/** 64 MiB: at 100,000 first touches a second a grant lasts 10 ms. */
+const GRANT_EXTENTS_MAX = 1024;
+const GRANT_WINDOW_MS = 2000;
+/** Punching one extent costs as much as punching sixteen (design figures: 0.14-1 ms either way). */
+const PUNCH_EXTENTS = 16;
+/** Small holes are punched only when nothing was freed for this many rounds. */
+const IDLE_ROUNDS = 3;
+const PUNCHES_PER_ROUND = 64;
+const ENOSPC = 28;
+
+export type SpaceOptions = {
+  /** Kept free for journal, checkpoints and the catalog. */
+  readonly reserveBytes: number;
+};
+
+/** What the owner of the plane's handles has to say about one of them. */
+export type Grantee = { readonly handle: VolumeHandle; readonly object: StoredObject };
+
+type Limbo = { readonly tag: number; readonly addresses: readonly number[]; readonly isDirty: boolean };
+
+type Granting = { size: number; at: number; isRunning: boolean };
+
+export function extentPath(fileNumber: number): string {
+  return `pool/extents/${String(fileNumber).padStart(7, '0')}.dat`;
+}
+
+export class Space {
+  readonly #files: Files;
+  readonly #plane: Plane;
+  readonly #clock: Clock;
+  readonly #state: State;
+  readonly #allocator: Allocator;
+  readonly #append: (records: EngineRecord[]) => Promise<void>;
+  readonly #options: SpaceOptions;
+  readonly #granting = new Map<VolumeHandle, Granting>();
+  /** Freed extents that wait for requests to end, by epoch tag. */
+  #limbo: Limbo[] = [];
+  #waitingForJournal = 0;
+  #idleRounds = 0;
+  #isPunching = false;
+  readonly #emptyFiles = new Set<number>();
+
+  constructor(parts: { files: Files; plane: Plane; clock: Clock; state: State; append: (records: EngineRecord[]) => Promise<void>; options: SpaceOptions }) {
+    this.#files = parts.files;
+    this.#plane = parts.plane;
+    this.#clock = parts.clock;
+    this.#state = parts.state;
+    this.#append = parts.append;
+    this.#options = parts.options;
+    this.#allocator = new Allocator(parts.state);
+    for (const file of parts.state.files.values()) if (file.used === 0) this.#emptyFiles.add(file.fileNumber);
+  }
+
+  get reclaimBytes(): number {
+    const inLimbo = this.#limbo.reduce((sum, { addresses }) => sum + addresses.length, 0);
+    return (inLimbo + this.#waitingForJournal + this.#allocator.unpunchedExtents) * EXTENT_BYTES;
+  }
+
+  // ---- grants --------------------------------------------------------------------------------------------------------
+
+  /** Answers a volume that wants extents. One answer at a time per volume. */
+  async supply({ handle, object }: Grantee): Promise<void> {
+    const granting = this.#granting.get(handle) ?? { size: GRANT_EXTENTS_MIN / 2, at: 0, isRunning: false };
+    this.#granting.set(handle, granting);
+    if (granting.isRunning) return;
+    granting.isRunning = true;
+    try {
+      const isBusy = this.#clock.now() - granting.at < GRANT_WINDOW_MS;
+      granting.size = isBusy || granting.at === 0 ? Math.min(granting.size * 2, GRANT_EXTENTS_MAX) : GRANT_EXTENTS_MIN;
+      const run = await this.#reserve(object, granting.size);
+      granting.at = this.#clock.now();
+      if (run === null) this.#plane.refuse(handle, ENOSPC);
+      else this.#plane.grant(handle, run.fileNumber * SLOTS_PER_FILE + run.firstSlot, run.count);
+    } finally {
+      granting.isRunning = false;
+    }
+  }
+
+  forget(handle: VolumeHandle): void {
+    this.#granting.delete(handle);
+  }
+
+  /** A run with space behind it, or null when the pool is full. */
+  async #reserve(object: StoredObject, wanted: number): Promise<Run | null> {
+    this.settle();
+    const room = Math.floor((this.#files.space().freeBytes - this.#options.reserveBytes) / EXTENT_BYTES);
+    if (room < 1) return null;
+    const count = Math.min(wanted, room);
+    try {
+      const run = this.#allocator.take(object.number, count) ?? (await this.#inNewFile(object.number, count));
+      if (await this.#plane.allocateRun(run.fileNumber, run.firstSlot, run.count)) return run;
+      this.#giveBack(run, true);
+      return null;
+    } catch (error) {
+      if (isOutOfSpace(error)) return null;
+      throw error;
+    }
+  }
+
+  async #inNewFile(owner: number, count: number): Promise<Run> {
+    const file = await this.#createFile(owner);
+    this.#allocator.addFile(file);
+    const run = this.#allocator.take(owner, count);
+    if (run === null) throw new Error(`extent file ${file.fileNumber} is new and has free slots`);
+    return run;
+  }
+
+  async #createFile(owner: number): Promise<StoredFile> {
+    let fileNumber = 1;
+    while (this.#state.files.has(fileNumber)) fileNumber += 1;
+    const path = extentPath(fileNumber);
+    const file = this.#files.open(path, 'create');
+    try {
+      file.truncate(SLOTS_PER_FILE * EXTENT_BYTES);
+    } finally {
+      file.close();
+    }
+    // Applied before the waits: the number is taken from now on.
+    const durable = this.#append([{ type: 'file-create', fileNumber, owner }]);
+    const stored = present(this.#state.files.get(fileNumber), `extent file ${fileNumber} was just created`);
+    await this.#files.syncFolder('pool/extents');
+    await durable;
+    this.#plane.registerFile(fileNumber, this.#files.absolute(path));
+    return stored;
+  }
+
+  #giveBack(run: Run, isDirty: boolean): void {
+    const first = run.fileNumber * SLOTS_PER_FILE + run.firstSlot;
+    for (let address = first; address < first + run.count; address += 1) this.#allocator.release(address, isDirty);
+  }
+
+  /** Granted extents that are used now. */
+  landed(addresses: readonly number[]): void {
+    for (const address of addresses) this.#allocator.landed(address);
+  }
+
+  /** Granted extents that will not be used: free once no request can still write to them. */
+  released(runs: Uint32Array): void {
+    const addresses: number[] = [];
+    for (let at = 0; at < runs.length; at += 2) {
+      for (let count = 0; count < (runs[at + 1] ?? 0); count += 1) addresses.push((runs[at] ?? 0) + count);
+    }
+    // Nobody ever read them, and preallocated space counts as unpunched.
+    this.#limbo.push({ tag: this.#plane.advanceEpoch(), addresses, isDirty: true });
+  }
+
+  // ---- the way back ----------------------------------------------------------------------------------------------------
+
+  /** Extents whose last reference went with records that are durable when `durable` resolves. */
+  freed(addresses: readonly number[], durable: Promise<void>): void {
+    if (addresses.length === 0) return;
+    for (const address of addresses) this.#allocator.freed(address);
+    this.#waitingForJournal += addresses.length;
+    durable.then(
+      () => {
+        this.#waitingForJournal -= addresses.length;
+        this.#limbo.push({ tag: this.#plane.advanceEpoch(), addresses, isDirty: true });
+      },
+      // The journal failed: the process is about to end.
+      () => {},
+    );
+  }
+
+  /** Moves what has quiesced from limbo to free. */
+  settle(): void {
+    if (this.#limbo.length === 0) return;
+    const quiesced = this.#plane.quiescedEpoch();
+    const stay: Limbo[] = [];
+    for (const entry of this.#limbo) {
+      if (entry.tag > quiesced) {
+        stay.push(entry);
+        continue;
+      }
+      for (const address of entry.addresses) {
+        this.#allocator.release(address, entry.isDirty);
+        const fileNumber = Math.floor(address / SLOTS_PER_FILE);
+        if (this.#state.files.get(fileNumber)?.used === 0) this.#emptyFiles.add(fileNumber);
+      }
+      this.#idleRounds = 0;
+    }
+    this.#limbo = stay;
+  }
+
+  /** Something can still be given back without anybody else doing anything first. */
+  get hasReclaimable(): boolean {
+    const canRemove = [...this.#emptyFiles].some((fileNumber) => !this.#allocator.isHeld(fileNumber));
+    return this.#limbo.length > 0 || this.#waitingForJournal > 0 || canRemove || this.#allocator.unpunchedExtents > 0;
+  }
+
+  get hasWork(): boolean {
+    return this.#limbo.length > 0 || this.#emptyFiles.size > 0 || this.#allocator.unpunchedExtents > 0;
+  }
+
+  /** One round of giving space back; called about once a second, and until there is nothing left when the pool is closed. */
+  async tidy(): Promise<void> {
+    if (this.#isPunching) return;
+    this.#isPunching = true;
+    try {
+      this.settle();
+      await this.#removeEmptyFiles();
+      this.#idleRounds += 1;
+      const countMin = this.#idleRounds > IDLE_ROUNDS ? 1 : PUNCH_EXTENTS;
+      for (let punched = 0; punched < PUNCHES_PER_ROUND; punched += 1) {
+        const run = this.#allocator.takeUnpunched(countMin);
+        if (run === null) break;
+        await this.#plane.punchRun(run.fileNumber, run.firstSlot, run.count);
+        this.#giveBack(run, false);
+      }
+    } finally {
+      this.#isPunching = false;
+    }
+  }
+
+  /** The record first: a crash between the two leaves a file that nobody names, which the next start removes. */
+  async #removeEmptyFiles(): Promise<void> {
+    for (const fileNumber of [...this.#emptyFiles]) {
+      const file = this.#state.files.get(fileNumber);
+      if (file === undefined || file.used > 0) {
+        this.#emptyFiles.delete(fileNumber);
+        continue;
+      }
+      if (this.#allocator.isHeld(fileNumber)) continue;
+      this.#emptyFiles.delete(fileNumber);
+      this.#allocator.removeFile(file);
+      await this.#append([{ type: 'file-remove', fileNumber }]);
+      this.#plane.forgetFile(fileNumber);
+      this.#files.remove(extentPath(fileNumber));
+    }
+  }
+}

@@ -1,0 +1,216 @@
+/**
+ * Loads the Rust addon and speaks `Plane` to the engine. Decodes event records (layout: native/addon/src/abi.rs) and
+ * turns operations that end later into promises; decides nothing. Imported by the engine's worker only.
+ */
+
+import { createRequire } from 'node:module';
+import type { NativePlane } from './binding.d.ts';
+import type { Plane, PlaneEvent, PlaneStats, VolumeHandle, VolumeStats } from './plane.ts';
+import { CHANGE_WORDS } from './plane.ts';
+
+type Binding = {
+  readonly NativePlane: new (wake: () => void) => NativePlane;
+  notifyServiceManager(socket: string, state: string): void;
+};
+
+const KIND = { fault: 1, wantGrant: 2, captured: 3, released: 4, failed: 5, done: 6 } as const;
+const EIO = 5;
+const ENOSPC = 28;
+const CLOSE_GRACE_MS = 5000;
+
+export function loadBinding(): Binding {
+  return createRequire(import.meta.url)('../../native/quarry.node') as Binding;
+}
+
+/** `onEvents` is called whenever `drain` has something to give. */
+export function createPlane(onEvents: () => void): Plane {
+  return new AddonPlane(onEvents);
+}
+
+class AddonPlane implements Plane {
+  readonly #native: NativePlane;
+  readonly #onEvents: () => void;
+  /** Operations that end with a `done` record, by id. */
+  readonly #running = new Map<number, (errno: number) => void>();
+  #lastId = 0;
+  #waiting: PlaneEvent[] = [];
+
+  constructor(onEvents: () => void) {
+    this.#onEvents = onEvents;
+    this.#native = new (loadBinding().NativePlane)(() => this.#wake());
+  }
+
+  /** Ends operations here; whatever else there is waits for the engine to drain it. */
+  #wake(): void {
+    const records = this.#native.drain();
+    const words = new Uint32Array(records.buffer, records.byteOffset, records.byteLength / 4);
+    for (let at = 0; at < words.length; ) {
+      const end = at + 2 + (words[at + 1] ?? 0);
+      this.#record(words[at] ?? 0, words.subarray(at + 2, end));
+      at = end;
+    }
+    if (this.#waiting.length > 0) this.#onEvents();
+  }
+
+  #record(kind: number, words: Uint32Array): void {
+    const [first = 0, second = 0, third = 0] = words;
+    switch (kind) {
+      case KIND.fault:
+        this.#waiting.push({ kind: 'fault', handle: first, leafIndex: second });
+        return;
+      case KIND.wantGrant:
+        this.#waiting.push({ kind: 'want-grant', handle: first, wanted: second });
+        return;
+      case KIND.captured: {
+        const changes = words.subarray(3, 3 + Math.floor((words.length - 3) / CHANGE_WORDS) * CHANGE_WORDS);
+        const frozen = (third & 1) !== 0;
+        this.#waiting.push({ kind: 'captured', handle: first, token: second, frozen, last: (third & 2) !== 0, changes });
+        return;
+      }
+      case KIND.released:
+        this.#waiting.push({ kind: 'released', handle: first, runs: words.subarray(1) });
+        return;
+      case KIND.failed:
+        this.#waiting.push({ kind: 'failed', handle: first, fileNumber: second, errno: third });
+        return;
+      case KIND.done: {
+        const resolve = this.#running.get(first);
+        this.#running.delete(first);
+        resolve?.(second);
+        return;
+      }
+      default:
+        throw new Error(`the addon sent a record of unknown kind ${kind}: addon and program are of different builds`);
+    }
+  }
+
+  #start(begin: (id: number) => void): Promise<number> {
+    this.#lastId = (this.#lastId + 1) >>> 0;
+    const id = this.#lastId;
+    return new Promise((resolve) => {
+      this.#running.set(id, resolve);
+      begin(id);
+    });
+  }
+
+  async listen(address: string): Promise<string> {
+    return this.#native.listen(address);
+  }
+
+  registerFile(fileNumber: number, path: string): void {
+    this.#native.registerFile(fileNumber, path);
+  }
+
+  forgetFile(fileNumber: number): void {
+    this.#native.forgetFile(fileNumber);
+  }
+
+  openVolume(options: { handle: VolumeHandle; sizeBytes: number; readOnly: boolean }): void {
+    this.#native.openVolume(options.handle, options.sizeBytes, options.readOnly);
+  }
+
+  async closeVolume(handle: VolumeHandle): Promise<void> {
+    await this.#start((id) => this.#native.closeVolume(handle, id));
+  }
+
+  resizeVolume(handle: VolumeHandle, sizeBytes: number): void {
+    this.#native.resizeVolume(handle, sizeBytes);
+  }
+
+  publish(options: { name: string; handle: VolumeHandle; readOnly: boolean; description: string }): void {
+    this.#native.publish(options.name, options.handle, options.readOnly, options.description);
+  }
+
+  async unpublish(name: string): Promise<void> {
+    await this.#start((id) => this.#native.unpublish(name, id));
+  }
+
+  loadLeaf(handle: VolumeHandle, leafIndex: number, page: Uint8Array): void {
+    this.#native.loadLeaf(handle, leafIndex, page);
+  }
+
+  failLeaf(handle: VolumeHandle, leafIndex: number): void {
+    this.#native.failLeaf(handle, leafIndex);
+  }
+
+  dropLeaves(handle: VolumeHandle): void {
+    this.#native.dropLeaves(handle);
+  }
+
+  grant(handle: VolumeHandle, firstAddress: number, count: number): void {
+    if (this.#native.grant(handle, firstAddress, count)) return;
+    // The volume went away while the grant was on its way: the extents come back as any unused ones do.
+    this.#waiting.push({ kind: 'released', handle, runs: Uint32Array.of(firstAddress, count) });
+    this.#onEvents();
+  }
+
+  refuse(handle: VolumeHandle, _errno: number): void {
+    this.#native.refuse(handle);
+  }
+
+  flush(handle: VolumeHandle, token: number): void {
+    if (!this.#native.flush(handle, token)) this.#answerForGone(handle);
+  }
+
+  freeze(handle: VolumeHandle, token: number): void {
+    if (!this.#native.freeze(handle, token)) this.#answerForGone(handle);
+  }
+
+  #answerForGone(handle: VolumeHandle): void {
+    this.#waiting.push({ kind: 'failed', handle, fileNumber: 0, errno: EIO });
+    this.#onEvents();
+  }
+
+  committed(token: number, errno: number): void {
+    this.#native.committed(token, errno);
+  }
+
+  advanceEpoch(): number {
+    return this.#native.advanceEpoch();
+  }
+
+  quiescedEpoch(): number {
+    return this.#native.quiescedEpoch();
+  }
+
+  async allocateRun(fileNumber: number, firstSlot: number, count: number): Promise<boolean> {
+    const errno = await this.#start((id) => this.#native.allocateRun(fileNumber, firstSlot, count, id));
+    if (errno !== 0 && errno !== ENOSPC) throw new Error(`fallocate of extent file ${fileNumber} failed with errno ${errno}`);
+    return errno === 0;
+  }
+
+  async punchRun(fileNumber: number, firstSlot: number, count: number): Promise<void> {
+    const errno = await this.#start((id) => this.#native.punchRun(fileNumber, firstSlot, count, id));
+    if (errno !== 0) throw new Error(`punching a hole in extent file ${fileNumber} failed with errno ${errno}`);
+  }
+
+  drain(): PlaneEvent[] {
+    const events = this.#waiting;
+    this.#waiting = [];
+    return events;
+  }
+
+  stats(): PlaneStats {
+    return this.#native.stats();
+  }
+
+  volumeStats(handle: VolumeHandle): VolumeStats {
+    const stats = this.#native.volumeStats(handle);
+    if (stats !== null) return stats;
+    return {
+      connections: 0,
+      readOps: 0,
+      readBytes: 0,
+      writeOps: 0,
+      writeBytes: 0,
+      flushOps: 0,
+      trimOps: 0,
+      trimBytes: 0,
+      errors: 0,
+    };
+  }
+
+  async close(): Promise<void> {
+    await this.#native.close(CLOSE_GRACE_MS);
+  }
+}
