@@ -4,7 +4,7 @@
  */
 
 import { Worker } from 'node:worker_threads';
-import { type FailureCode, Failure, failureFrom } from '../base/errors.ts';
+import { Failure, type FailureCode, failureFrom } from '../base/errors.ts';
 import type { BackendEvent, VolumeBackend } from './backend.ts';
 
 /** Calls that cross the border; `usage` and the rest take at most one argument. */

@@ -42,6 +42,11 @@ export function isOutOfSpace(error: unknown): boolean {
   return code === 'ENOSPC' || code === 'EDQUOT';
 }
 
+/** An error of the operating system about a file, as opposed to a bug. */
+export function isDiskError(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string' && /^E[A-Z0-9]+$/.test(error.code);
+}
+
 export function realFiles(root: string): Files {
   const at = (path: string): string => join(root, path);
   return {
@@ -55,7 +60,9 @@ export function realFiles(root: string): Files {
     async syncFolder(path) {
       const descriptor = fs.openSync(at(path), 'r');
       try {
-        await new Promise<void>((resolve, reject) => fs.fsync(descriptor, (error) => (error ? reject(error) : resolve())));
+        await new Promise<void>((resolve, reject) =>
+          fs.fsync(descriptor, (error) => (error ? reject(error) : resolve())),
+        );
       } finally {
         fs.closeSync(descriptor);
       }

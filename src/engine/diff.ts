@@ -81,7 +81,10 @@ export function diffOf(state: State, from: StoredObject | null, to: StoredObject
 /** Blocks whose bytes come from another place than before, unless both are zeros. */
 function changedBlocks(before: View, after: View): number {
   let same = ~(before.present | before.mask) & ~(after.present | after.mask);
-  for (const [extent, blocks] of [[before.extent, before.present], [before.base, before.mask]] as const) {
+  for (const [extent, blocks] of [
+    [before.extent, before.present],
+    [before.base, before.mask],
+  ] as const) {
     if (extent === 0) continue;
     if (extent === after.extent) same |= blocks & after.present;
     if (extent === after.base) same |= blocks & after.mask;
@@ -94,7 +97,14 @@ type Visitor = (index: number, from: View, to: View) => void;
 /** Every entry that is not the same page in both, and not a hole in both, in ascending order. */
 function visit(state: State, from: StoredObject | null, to: StoredObject, each: Visitor): void {
   const height = Math.max(from?.height ?? 0, to.height);
-  const descend = (fromId: number, fromHeight: number, toId: number, toHeight: number, level: number, firstLeaf: number): void => {
+  const descend = (
+    fromId: number,
+    fromHeight: number,
+    toId: number,
+    toHeight: number,
+    level: number,
+    firstLeaf: number,
+  ): void => {
     if (fromId === toId && fromHeight === toHeight) return;
     if (level === 0) return visitLeaf(state, fromId, toId, firstLeaf, each);
     const leavesPerChild = INNER_CHILDREN ** (level - 1);
@@ -104,7 +114,14 @@ function visit(state: State, from: StoredObject | null, to: StoredObject, each: 
       const [nextFrom, nextTo] = [fromChild(child), toChild(child)];
       if (nextFrom === 0 && nextTo === 0) continue;
       const lower = level - 1;
-      descend(nextFrom, Math.min(fromHeight, lower), nextTo, Math.min(toHeight, lower), lower, firstLeaf + child * leavesPerChild);
+      descend(
+        nextFrom,
+        Math.min(fromHeight, lower),
+        nextTo,
+        Math.min(toHeight, lower),
+        lower,
+        firstLeaf + child * leavesPerChild,
+      );
     }
   };
   descend(from?.root ?? 0, from?.height ?? height, to.root, to.height, height, 0);

@@ -17,8 +17,17 @@ import { BLOCK_BYTES, EXTENT_BYTES, type Plane, type VolumeHandle } from '../nat
 import { Checkpointer } from './checkpointer.ts';
 import { diffOf, type MapRange, mapOf } from './diff.ts';
 import { Exports, lineageOf, type Opened } from './exports.ts';
+import { PAGES_PATH } from './pages.ts';
 import { PlaneServant } from './plane-servant.ts';
-import { createPool, EXTENTS_PATH, JOURNAL_PATHS, poolExists, type Recovered, recover } from './recovery.ts';
+import {
+  CHECKPOINT_PATHS,
+  createPool,
+  EXTENTS_PATH,
+  JOURNAL_PATHS,
+  poolExists,
+  type Recovered,
+  recover,
+} from './recovery.ts';
 import { extentPath, Space } from './space.ts';
 import type { State, StoredObject } from './state.ts';
 
@@ -164,12 +173,30 @@ class PoolEngine implements Engine {
       if (!this.#files.exists(path)) throw new Failure('corrupt', { path, reason: 'an extent file is missing' });
       this.#plane.registerFile(fileNumber, this.#files.absolute(path));
     }
+    await this.#syncAll();
     this.#removeStrayFiles();
     // Frees the half that holds frames from before the crash, and makes the next start short.
     if (recovered.framesReplayed > 0) await this.checkpoint();
     this.#closers.push(this.#clock.every(COMMIT_PERIOD_MS, () => this.#servant.commitAll()));
     this.#closers.push(this.#clock.every(TIDY_PERIOD_MS, () => this.#tidy()));
     this.#reclaim();
+  }
+
+  /**
+   * What was read may be in the page cache only, written by a process that died before its sync returned. From here on it is built
+   * upon (slots and extents are reused, clients see it), so it has to be as durable as it looks. Costs nothing where all is clean.
+   */
+  async #syncAll(): Promise<void> {
+    const extentFiles = [...this.#state.files.keys()].map(extentPath);
+    for (const path of [...JOURNAL_PATHS, ...CHECKPOINT_PATHS, PAGES_PATH, ...extentFiles]) {
+      const file = this.#files.open(path, 'existing');
+      try {
+        await file.sync();
+      } finally {
+        file.close();
+      }
+    }
+    await this.#files.syncFolder(EXTENTS_PATH);
   }
 
   /** A file that no record names: made right before a crash, or removed right before one. */
@@ -180,12 +207,25 @@ class PoolEngine implements Engine {
     }
   }
 
-  /** Applies, then resolves when durable. An exception out of `apply` leaves the state half changed: the process has to end. */
-  #append(records: readonly EngineRecord[]): Promise<void> {
+  /**
+   * Applies now, resolves when durable. A page that cannot be read makes it fail with nothing changed; any other exception
+   * leaves the state half changed: the process has to end.
+   */
+  async #append(records: readonly EngineRecord[]): Promise<void> {
+    await this.#applyAndJournal(records);
+  }
+
+  #applyAndJournal(records: readonly EngineRecord[]): Promise<void> {
+    let isPrepared = false;
     try {
-      for (const record of records) this.#state.apply(record, this.#journal.sequence);
+      this.#state.pages.holding(() => {
+        for (const record of records) this.#state.prepare(record);
+        isPrepared = true;
+        for (const record of records) this.#state.apply(record, this.#journal.sequence);
+      });
     } catch (error) {
-      this.#onFatal(error instanceof Error ? error : new Error(String(error)));
+      if (isPrepared || !(error instanceof Failure))
+        this.#onFatal(error instanceof Error ? error : new Error(String(error)));
       throw error;
     }
     const durable = this.#journal.append(records.map(encodeRecord));
@@ -286,7 +326,10 @@ class PoolEngine implements Engine {
       if (known !== undefined) return this.#sameOr(known, 'volume');
       if (sourceId === null) return this.#append([this.#createRecord(id, 'volume', sizeBytes, 0)]);
       const source = this.#find(sourceId);
-      if (sizeBytes < source.sizeBytes) throw new Failure('bad_request', { reason: `A volume of ${sizeBytes} bytes cannot hold its source of ${source.sizeBytes} bytes.` });
+      if (sizeBytes < source.sizeBytes)
+        throw new Failure('bad_request', {
+          reason: `A volume of ${sizeBytes} bytes cannot hold its source of ${source.sizeBytes} bytes.`,
+        });
       await this.#share(source, () => this.#createRecord(id, 'volume', sizeBytes, source.number));
     });
   }
@@ -302,7 +345,8 @@ class PoolEngine implements Engine {
   }
 
   #sameOr(known: StoredObject, kind: 'volume' | 'snapshot'): void {
-    if (known.kind !== kind) throw new Failure('conflict', { reason: `${known.id} exists already and is a ${known.kind}.` });
+    if (known.kind !== kind)
+      throw new Failure('conflict', { reason: `${known.id} exists already and is a ${known.kind}.` });
   }
 
   #createRecord(id: string, kind: 'volume' | 'snapshot', sizeBytes: number, sourceNumber: number): EngineRecord {
@@ -313,7 +357,8 @@ class PoolEngine implements Engine {
   async #share(source: StoredObject, record: () => EngineRecord): Promise<void> {
     const opened = this.#exports.of(source);
     if (opened === undefined || source.kind === 'snapshot') return this.#append([record()]);
-    if (opened.failure !== null) throw new Failure('io_error', { reason: `volume ${source.id} refuses I/O: ${opened.failure}` });
+    if (opened.failure !== null)
+      throw new Failure('io_error', { reason: `volume ${source.id} refuses I/O: ${opened.failure}` });
     await this.#servant.freeze(opened, () => {
       if (!this.#state.objects.has(source.number)) throw new Failure('not_found', { kind: 'Volume', id: source.id });
       return [record()];
@@ -326,7 +371,10 @@ class PoolEngine implements Engine {
     await this.#inTurn(id, async () => {
       const volume = this.#find(id, 'volume');
       if (sizeBytes === volume.sizeBytes) return;
-      if (sizeBytes < volume.sizeBytes) throw new Failure('bad_request', { reason: `Volume ${id} has ${volume.sizeBytes} bytes and cannot shrink to ${sizeBytes}.` });
+      if (sizeBytes < volume.sizeBytes)
+        throw new Failure('bad_request', {
+          reason: `Volume ${id} has ${volume.sizeBytes} bytes and cannot shrink to ${sizeBytes}.`,
+        });
       await this.#append([{ type: 'resize', number: volume.number, sizeBytes }]);
       const opened = this.#exports.of(volume);
       if (opened !== undefined) this.#plane.resizeVolume(opened.handle, sizeBytes);
@@ -353,14 +401,17 @@ class PoolEngine implements Engine {
     const connections = this.#exports.connections(opened);
     if (connections === 0) return;
     const { kind, id } = opened.object;
-    throw new Failure('wrong_state', { reason: `Invalid ${kind}: ${kind} ${id} has ${connections} connected NBD client(s). Disconnect them first.` });
+    throw new Failure('wrong_state', {
+      reason: `Invalid ${kind}: ${kind} ${id} has ${connections} connected NBD client(s). Disconnect them first.`,
+    });
   }
 
   async revertVolume(options: { id: string; snapshotId: string }): Promise<void> {
     await this.#inTurn(options.id, async () => {
       const volume = this.#find(options.id, 'volume');
       const snapshot = this.#find(options.snapshotId, 'snapshot');
-      if (snapshot.sizeBytes > volume.sizeBytes) throw new Failure('bad_request', { reason: `Snapshot ${snapshot.id} is larger than volume ${volume.id}.` });
+      if (snapshot.sizeBytes > volume.sizeBytes)
+        throw new Failure('bad_request', { reason: `Snapshot ${snapshot.id} is larger than volume ${volume.id}.` });
       const opened = this.#exports.of(volume);
       const names = [...(opened?.names ?? [])];
       if (opened !== undefined) {
@@ -460,8 +511,15 @@ class PoolEngine implements Engine {
 }
 
 function requireSize(sizeBytes: number): void {
-  if (!Number.isSafeInteger(sizeBytes) || sizeBytes <= 0 || sizeBytes > VOLUME_BYTES_MAX || sizeBytes % BLOCK_BYTES !== 0) {
-    throw new Failure('bad_request', { reason: `A size of ${sizeBytes} bytes is not a multiple of ${BLOCK_BYTES} between ${BLOCK_BYTES} and ${VOLUME_BYTES_MAX}.` });
+  if (
+    !Number.isSafeInteger(sizeBytes) ||
+    sizeBytes <= 0 ||
+    sizeBytes > VOLUME_BYTES_MAX ||
+    sizeBytes % BLOCK_BYTES !== 0
+  ) {
+    throw new Failure('bad_request', {
+      reason: `A size of ${sizeBytes} bytes is not a multiple of ${BLOCK_BYTES} between ${BLOCK_BYTES} and ${VOLUME_BYTES_MAX}.`,
+    });
   }
 }
 

@@ -8,13 +8,18 @@
 
 import { assert, present } from '../base/assert.ts';
 import { Failure } from '../base/errors.ts';
-import type { OpenFile } from '../base/files.ts';
+import { isDiskError, type OpenFile } from '../base/files.ts';
 import { newPage, openPage, type Page, type PageType, SLOT_BYTES, sealPage } from '../format/page.ts';
 
 const INITIAL_IDS = 1024;
 export const PAGES_PATH = 'pool/pages';
 
-type Resident = { page: Page; isDirty: boolean; /** Slot of the running checkpoint, while not written there; else 0. */ pendingSlot: number; lastUse: number };
+type Resident = {
+  page: Page;
+  isDirty: boolean /** Slot of the running checkpoint, while not written there; else 0. */;
+  pendingSlot: number;
+  lastUse: number;
+};
 
 export type PageTable = { readonly slots: Uint32Array; readonly references: Uint32Array };
 
@@ -32,6 +37,7 @@ export class Pages {
   #pending: Resident[] = [];
   #generation = 0;
   #uses = 0;
+  #isHolding = false;
 
   #usedSlots = new Uint8Array(INITIAL_IDS);
   #lowestFreeSlot = 1;
@@ -146,13 +152,34 @@ export class Pages {
     const slot = this.#slots[id] ?? 0;
     assert(slot !== 0 && this.references(id) > 0, `page ${id} is in use and on disk`);
     const bytes = new Uint8Array(SLOT_BYTES);
-    const count = this.#file.read(slot * SLOT_BYTES, bytes);
+    const count = this.#readSlot(slot, bytes);
     const page = count === SLOT_BYTES ? openPage(bytes, id, this.#generation) : `only ${count} of ${SLOT_BYTES} bytes`;
-    if (typeof page === 'string') throw new Failure('corrupt', { path: PAGES_PATH, reason: `page ${id} in slot ${slot}: ${page}` });
+    if (typeof page === 'string')
+      throw new Failure('corrupt', { path: PAGES_PATH, reason: `page ${id} in slot ${slot}: ${page}` });
     const resident = { page, isDirty: false, pendingSlot: 0, lastUse: this.#use() };
-    if (this.#resident.size > this.#cleanMax + this.#dirty.size + this.#pending.length) this.#evict();
+    const residentMax = this.#cleanMax + this.#dirty.size + this.#pending.length;
+    if (this.#resident.size > residentMax && !this.#isHolding) this.#evict();
     this.#resident.set(id, resident);
     return resident;
+  }
+
+  #readSlot(slot: number, target: Uint8Array): number {
+    try {
+      return this.#file.read(slot * SLOT_BYTES, target);
+    } catch (error) {
+      if (!isDiskError(error) || !(error instanceof Error)) throw error;
+      throw new Failure('io_error', { reason: `reading slot ${slot} of ${PAGES_PATH} failed: ${error.message}` });
+    }
+  }
+
+  /** While `work` runs, what it has read once stays in memory. */
+  holding<T>(work: () => T): T {
+    this.#isHolding = true;
+    try {
+      return work();
+    } finally {
+      this.#isHolding = false;
+    }
   }
 
   #use(): number {

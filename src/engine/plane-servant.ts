@@ -6,7 +6,14 @@
 import { Failure } from '../base/errors.ts';
 import { leafPayload } from '../format/page.ts';
 import type { EngineRecord } from '../format/record.ts';
-import { ENTRY_OWN, LEAF_BASES_OFFSET, LEAF_BYTES, LEAF_ENTRIES, type Plane, type PlaneEvent } from '../native/plane.ts';
+import {
+  ENTRY_OWN,
+  LEAF_BASES_OFFSET,
+  LEAF_BYTES,
+  LEAF_ENTRIES,
+  type Plane,
+  type PlaneEvent,
+} from '../native/plane.ts';
 import type { EngineEvent } from './engine.ts';
 import type { Exports, Opened } from './exports.ts';
 import type { Space } from './space.ts';
@@ -118,15 +125,24 @@ export class PlaneServant {
       return;
     }
     const { number } = opened.object;
-    const records: EngineRecord[] = event.changes.length > 0 ? [{ type: 'changes', number, changes: event.changes }] : [];
+    const records: EngineRecord[] =
+      event.changes.length > 0 ? [{ type: 'changes', number, changes: event.changes }] : [];
     if (!last) {
       // The last part's durability includes this one's.
-      this.#append(records).catch(() => {});
+      this.#append(records).catch((error: Error) => this.#giveUp(opened, error));
       return;
     }
     if (wanted !== undefined) {
       this.#wanted.delete(token);
       if (wanted.isFreeze) opened.freezing -= 1;
+    }
+    if (opened.failure !== null) {
+      // A volume whose changes could not be taken once must not be told that later ones are all there is.
+      this.#plane.committed(token, EIO);
+      wanted?.reject(new Failure('io_error', { reason: opened.failure }));
+      return;
+    }
+    if (wanted !== undefined) {
       try {
         records.push(...wanted.records());
       } catch (error) {
@@ -140,22 +156,32 @@ export class PlaneServant {
         wanted?.resolve();
       },
       (error: Error) => {
+        this.#giveUp(opened, error);
         this.#plane.committed(token, EIO);
         wanted?.reject(error);
       },
     );
   }
 
+  /** Its changes could not be applied: what the plane has is ahead for good, so the volume refuses I/O (law 5). */
+  #giveUp(opened: Opened, error: Error): void {
+    if (opened.failure !== null) return;
+    opened.failure = error.message;
+    this.#onEvent({ kind: 'volume-failed', id: opened.object.id, reason: error.message });
+  }
+
   #serveFailure(opened: Opened | undefined, event: PlaneEvent & { kind: 'failed' }): void {
-    if (opened === undefined) return;
-    opened.failure = `syncing extent file ${event.fileNumber} failed with errno ${event.errno}`;
+    const reason = `syncing extent file ${event.fileNumber} failed with errno ${event.errno}`;
+    // Also those of a handle that was closed before its capture could begin.
     for (const [token, wanted] of this.#wanted) {
-      if (wanted.opened !== opened) continue;
+      if (wanted.opened.handle !== event.handle) continue;
       this.#wanted.delete(token);
-      if (wanted.isFreeze) opened.freezing -= 1;
-      wanted.reject(new Failure('io_error', { reason: opened.failure }));
+      if (wanted.isFreeze) wanted.opened.freezing -= 1;
+      wanted.reject(new Failure('io_error', { reason }));
     }
-    this.#onEvent({ kind: 'volume-failed', id: opened.object.id, reason: opened.failure });
+    if (opened === undefined || opened.failure !== null) return;
+    opened.failure = reason;
+    this.#onEvent({ kind: 'volume-failed', id: opened.object.id, reason });
   }
 
   /** Resolves when everything written before is committed. */

@@ -9,9 +9,9 @@ import { type Checkpoint, decodeCheckpoint } from '../format/checkpoint.ts';
 import { decodeFrame, FRAME_ALIGN, type Frame } from '../format/frame.ts';
 import { decodePoolHeader, encodePoolHeader, POOL_HEADER_BYTES, type PoolHeader } from '../format/pool-header.ts';
 import { decodeRecords } from '../format/record.ts';
-import { JOURNAL_VERSION, CHECKPOINT_VERSION, POOL_VERSION } from '../format/version.ts';
+import { CHECKPOINT_VERSION, JOURNAL_VERSION, POOL_VERSION } from '../format/version.ts';
 import type { JournalStart } from '../journal/journal.ts';
-import { Pages, PAGES_PATH } from './pages.ts';
+import { PAGES_PATH, Pages } from './pages.ts';
 import { State } from './state.ts';
 
 export const HEADER_PATH = 'pool/header';
@@ -48,13 +48,14 @@ export async function createPool(files: Files, header: PoolHeader): Promise<void
     await file.sync();
     file.close();
   }
+  await files.syncFolder(EXTENTS_PATH);
+  await files.syncFolder('pool');
+  await files.syncFolder('.');
   const file = files.open(HEADER_PATH, 'create');
   file.write(0, encodePoolHeader(header));
   await file.sync();
   file.close();
-  await files.syncFolder(EXTENTS_PATH);
   await files.syncFolder('pool');
-  await files.syncFolder('.');
 }
 
 /** False if there is no pool, or only the remains of a creation that did not end. */
@@ -66,7 +67,8 @@ export function poolExists(files: Files): boolean {
   file.close();
   if (count === POOL_HEADER_BYTES && bytes.some((byte) => byte !== 0)) return true;
   // Empty or zeros: a crash during creation. With extents beside it, it is damage.
-  if (files.exists(EXTENTS_PATH) && files.list(EXTENTS_PATH).length > 0) throw new Failure('corrupt', { path: HEADER_PATH, reason: 'it is empty, but there are extent files' });
+  if (files.exists(EXTENTS_PATH) && files.list(EXTENTS_PATH).length > 0)
+    throw new Failure('corrupt', { path: HEADER_PATH, reason: 'it is empty, but there are extent files' });
   return false;
 }
 
@@ -77,7 +79,8 @@ export function readHeader(files: Files): PoolHeader {
   file.close();
   const header = decodePoolHeader(bytes.subarray(0, count));
   if (typeof header === 'string') throw new Failure('corrupt', { path: HEADER_PATH, reason: header });
-  if ('newer' in header) throw new Failure('newer_format', { path: HEADER_PATH, found: header.newer, supported: POOL_VERSION });
+  if ('newer' in header)
+    throw new Failure('newer_format', { path: HEADER_PATH, found: header.newer, supported: POOL_VERSION });
   return header;
 }
 
@@ -86,18 +89,34 @@ export function recover(files: Files, options: { mode: 'existing' | 'read'; clea
   const header = readHeader(files);
   const root = newestRoot(files, header);
   const journal = readJournal(files, header, root?.sequence ?? 0);
-  for (const path of [PAGES_PATH]) if (!files.exists(path)) throw new Failure('corrupt', { path, reason: 'it is missing' });
+  for (const path of [PAGES_PATH])
+    if (!files.exists(path)) throw new Failure('corrupt', { path, reason: 'it is missing' });
   const pagesFile = files.open(PAGES_PATH, options.mode);
   const table = root === null ? null : { slots: root.slots, references: root.references };
-  const state = new State(new Pages(pagesFile, table, { cleanMax: options.cleanPagesMax, generation: root?.number ?? 0 }), header.poolId, root);
+  const state = new State(
+    new Pages(pagesFile, table, { cleanMax: options.cleanPagesMax, generation: root?.number ?? 0 }),
+    header.poolId,
+    root,
+  );
   for (const frame of journal.frames) {
     const records = decodeRecords(frame.words);
-    if (records === null) throw new Failure('corrupt', { path: 'pool/journal', reason: `frame ${frame.sequence} holds records that this program cannot read` });
+    if (records === null)
+      throw new Failure('corrupt', {
+        path: 'pool/journal',
+        reason: `frame ${frame.sequence} holds records that this program cannot read`,
+      });
     for (const record of records) state.apply(record, frame.sequence);
   }
   state.takeFreed();
   state.takeLanded();
-  return { header, state, pagesFile, checkpointNumber: root?.number ?? 0, journal: journal.start, framesReplayed: journal.frames.length };
+  return {
+    header,
+    state,
+    pagesFile,
+    checkpointNumber: root?.number ?? 0,
+    journal: journal.start,
+    framesReplayed: journal.frames.length,
+  };
 }
 
 function readWhole(files: Files, path: string): Uint8Array {
@@ -119,15 +138,21 @@ function newestRoot(files: Files, header: PoolHeader): Checkpoint | null {
   for (const path of CHECKPOINT_PATHS) {
     const root = decodeCheckpoint(readWhole(files, path));
     if ('kind' in root) {
-      if (root.kind === 'newer') throw new Failure('newer_format', { path, found: root.version, supported: CHECKPOINT_VERSION });
+      if (root.kind === 'newer')
+        throw new Failure('newer_format', { path, found: root.version, supported: CHECKPOINT_VERSION });
       if (root.kind === 'damaged') damages.push({ path, reason: root.reason });
       continue;
     }
-    if (root.poolId !== header.poolId) throw new Failure('corrupt', { path, reason: `it belongs to pool ${root.poolId}, not ${header.poolId}` });
+    if (root.poolId !== header.poolId)
+      throw new Failure('corrupt', { path, reason: `it belongs to pool ${root.poolId}, not ${header.poolId}` });
     if (newest === null || root.number > newest.number) newest = root;
   }
   const [first, second] = damages;
-  if (first !== undefined && second !== undefined) throw new Failure('corrupt', { path: first.path, reason: `${first.reason}, and ${second.path} too: ${second.reason}` });
+  if (first !== undefined && second !== undefined)
+    throw new Failure('corrupt', {
+      path: first.path,
+      reason: `${first.reason}, and ${second.path} too: ${second.reason}`,
+    });
   return newest;
 }
 
@@ -137,15 +162,21 @@ type Half = { readonly frames: Frame[]; readonly end: number; readonly newestBeh
 function readJournal(files: Files, header: PoolHeader, after: number): { frames: Frame[]; start: JournalStart } {
   const halves = JOURNAL_PATHS.map((path) => {
     const bytes = readWhole(files, path);
-    if (bytes.length < header.journalHalfBytes) throw new Failure('corrupt', { path, reason: `it has ${bytes.length} of ${header.journalHalfBytes} bytes` });
+    if (bytes.length < header.journalHalfBytes)
+      throw new Failure('corrupt', { path, reason: `it has ${bytes.length} of ${header.journalHalfBytes} bytes` });
     return readHalf(path, bytes);
   }) as [Half, Half];
   const [zero, one] = halves;
   // The half whose frames come first; a half without any comes last.
-  const order = (one.frames[0]?.sequence ?? Number.POSITIVE_INFINITY) < (zero.frames[0]?.sequence ?? Number.POSITIVE_INFINITY) ? [1, 0] : [0, 1];
+  const order =
+    (one.frames[0]?.sequence ?? Number.POSITIVE_INFINITY) < (zero.frames[0]?.sequence ?? Number.POSITIVE_INFINITY)
+      ? [1, 0]
+      : [0, 1];
   const frames: Frame[] = [];
   let last = after;
-  let current = order[0] as 0 | 1;
+  // Unless a half ends with the last frame: from the start of one, since all that both hold is in the checkpoint. Behind an older
+  // frame the next one would look as if some were missing: a checkpoint can overtake frames that were never written.
+  let current: 0 | 1 = 0;
   let offset = 0;
   for (const index of order as (0 | 1)[]) {
     for (const frame of halves[index].frames) {
@@ -161,8 +192,7 @@ function readJournal(files: Files, header: PoolHeader, after: number): { frames:
       }
     }
     const { frames: own, end } = halves[index];
-    // The journal goes on behind its newest frame, wherever a checkpoint may have overtaken it.
-    if (own.length > 0 && (own.at(-1)?.sequence ?? 0) <= last) {
+    if (own.at(-1)?.sequence === last) {
       current = index;
       offset = end;
     }
@@ -188,7 +218,8 @@ function readHalf(path: string, bytes: Uint8Array): Half {
   let end = 0;
   for (;;) {
     const frame = decodeFrame(bytes, end);
-    if (frame === 'newer') throw new Failure('newer_format', { path, found: JOURNAL_VERSION + 1, supported: JOURNAL_VERSION });
+    if (frame === 'newer')
+      throw new Failure('newer_format', { path, found: JOURNAL_VERSION + 1, supported: JOURNAL_VERSION });
     if (typeof frame === 'string') break;
     const last = frames.at(-1)?.sequence;
     if (last !== undefined && frame.sequence !== last + 1) break;

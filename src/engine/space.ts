@@ -8,10 +8,11 @@
 
 import { present } from '../base/assert.ts';
 import type { Clock } from '../base/clock.ts';
-import { type Files, isOutOfSpace } from '../base/files.ts';
+import { type Files, isDiskError, isOutOfSpace } from '../base/files.ts';
 import type { EngineRecord } from '../format/record.ts';
 import { EXTENT_BYTES, type Plane, SLOTS_PER_FILE, type VolumeHandle } from '../native/plane.ts';
 import { Allocator, type Run } from './allocator.ts';
+import { EXTENTS_PATH } from './recovery.ts';
 import type { State, StoredFile, StoredObject } from './state.ts';
 
 /** The first grant is small, so that a volume with a single write costs little; each further one within the window doubles. */
@@ -24,6 +25,7 @@ const PUNCH_EXTENTS = 16;
 /** Small holes are punched only when nothing was freed for this many rounds. */
 const IDLE_ROUNDS = 3;
 const PUNCHES_PER_ROUND = 64;
+const EIO = 5;
 const ENOSPC = 28;
 
 export type SpaceOptions = {
@@ -57,8 +59,17 @@ export class Space {
   #idleRounds = 0;
   #isPunching = false;
   readonly #emptyFiles = new Set<number>();
+  /** File numbers whose file is being made or removed: nobody else may use them meanwhile. */
+  readonly #claimed = new Set<number>();
 
-  constructor(parts: { files: Files; plane: Plane; clock: Clock; state: State; append: (records: EngineRecord[]) => Promise<void>; options: SpaceOptions }) {
+  constructor(parts: {
+    files: Files;
+    plane: Plane;
+    clock: Clock;
+    state: State;
+    append: (records: EngineRecord[]) => Promise<void>;
+    options: SpaceOptions;
+  }) {
     this.#files = parts.files;
     this.#plane = parts.plane;
     this.#clock = parts.clock;
@@ -89,6 +100,10 @@ export class Space {
       granting.at = this.#clock.now();
       if (run === null) this.#plane.refuse(handle, ENOSPC);
       else this.#plane.grant(handle, run.fileNumber * SLOTS_PER_FILE + run.firstSlot, run.count);
+    } catch (error) {
+      if (!isDiskError(error)) throw error;
+      // The disk fails: that is this volume's trouble, until it works again.
+      this.#plane.refuse(handle, EIO);
     } finally {
       granting.isRunning = false;
     }
@@ -125,21 +140,28 @@ export class Space {
 
   async #createFile(owner: number): Promise<StoredFile> {
     let fileNumber = 1;
-    while (this.#state.files.has(fileNumber)) fileNumber += 1;
-    const path = extentPath(fileNumber);
+    while (this.#state.files.has(fileNumber) || this.#claimed.has(fileNumber)) fileNumber += 1;
+    this.#claimed.add(fileNumber);
+    try {
+      const path = extentPath(fileNumber);
+      await this.#makeFile(path);
+      // The file before its record: a crash between the two leaves a file that nobody names, which the next start removes.
+      await this.#append([{ type: 'file-create', fileNumber, owner }]);
+      this.#plane.registerFile(fileNumber, this.#files.absolute(path));
+      return present(this.#state.files.get(fileNumber), `extent file ${fileNumber} was just created`);
+    } finally {
+      this.#claimed.delete(fileNumber);
+    }
+  }
+
+  async #makeFile(path: string): Promise<void> {
     const file = this.#files.open(path, 'create');
     try {
       file.truncate(SLOTS_PER_FILE * EXTENT_BYTES);
     } finally {
       file.close();
     }
-    // Applied before the waits: the number is taken from now on.
-    const durable = this.#append([{ type: 'file-create', fileNumber, owner }]);
-    const stored = present(this.#state.files.get(fileNumber), `extent file ${fileNumber} was just created`);
-    await this.#files.syncFolder('pool/extents');
-    await durable;
-    this.#plane.registerFile(fileNumber, this.#files.absolute(path));
-    return stored;
+    await this.#files.syncFolder(EXTENTS_PATH);
   }
 
   #giveBack(run: Run, isDirty: boolean): void {
@@ -240,9 +262,15 @@ export class Space {
       if (this.#allocator.isHeld(fileNumber)) continue;
       this.#emptyFiles.delete(fileNumber);
       this.#allocator.removeFile(file);
-      await this.#append([{ type: 'file-remove', fileNumber }]);
-      this.#plane.forgetFile(fileNumber);
-      this.#files.remove(extentPath(fileNumber));
+      // Claimed until the file is gone: a new file with this number would be the one that is unlinked.
+      this.#claimed.add(fileNumber);
+      try {
+        await this.#append([{ type: 'file-remove', fileNumber }]);
+        this.#plane.forgetFile(fileNumber);
+        this.#files.remove(extentPath(fileNumber));
+      } finally {
+        this.#claimed.delete(fileNumber);
+      }
     }
   }
 }

@@ -117,6 +117,60 @@ export class State {
     }
   }
 
+  /** Reads every page that `apply` will need, so that a page that cannot be read fails before anything has changed. */
+  prepare(record: EngineRecord): void {
+    if (record.type === 'changes') this.#prepareChanges(this.#object(record.number), record.changes);
+    else if (record.type === 'drop') this.#prepareDrop(record.steps);
+  }
+
+  #prepareChanges(object: StoredObject, changes: Uint32Array): void {
+    let leafIndex = -1;
+    let leaf: Page | null = null;
+    for (let at = 0; at < changes.length; at += CHANGE_WORDS) {
+      const index = changes[at] ?? 0;
+      if (Math.floor(index / LEAF_ENTRIES) !== leafIndex) {
+        leafIndex = Math.floor(index / LEAF_ENTRIES);
+        const found = this.leaf(object, leafIndex);
+        leaf = found.page;
+        // It will be copied, which counts everything in it.
+        if (leaf !== null && !found.isExclusive) this.#prepareLeaf(leaf);
+      }
+      this.#prepareExtent(changes[at + 1] ?? 0);
+      this.#prepareExtent(changes[at + 3] ?? 0);
+      if (leaf === null) continue;
+      this.#prepareExtent(leaf.words[(index % LEAF_ENTRIES) * 2] ?? 0);
+      this.#prepareExtent(leaf.bases[index % LEAF_ENTRIES] ?? 0);
+    }
+  }
+
+  #prepareLeaf(leaf: Page): void {
+    for (let position = 0; position < LEAF_ENTRIES; position += 1) {
+      this.#prepareExtent(leaf.words[position * 2] ?? 0);
+      this.#prepareExtent(leaf.bases[position] ?? 0);
+    }
+  }
+
+  #prepareExtent(address: number): void {
+    if (address === 0) return;
+    this.#fileOf(address);
+    this.extentReferences(address);
+  }
+
+  #prepareDrop(steps: number): void {
+    const stack = this.drops.slice(-steps);
+    const taken = new Map<number, number>();
+    for (let step = 0; step < steps; step += 1) {
+      const id = stack.pop();
+      if (id === undefined) return;
+      const before = taken.get(id) ?? 0;
+      taken.set(id, before + 1);
+      if (this.pages.references(id) - before > 1) continue;
+      const page = this.pages.get(id);
+      if (page.type === 'leaf') this.#prepareLeaf(page);
+      else for (const child of page.words) if (child !== 0) stack.push(child);
+    }
+  }
+
   #object(number: number): StoredObject {
     return present(this.objects.get(number), `object ${number} exists`);
   }
@@ -201,11 +255,18 @@ export class State {
     return page === 0 ? 0 : (this.pages.get(page).words[slot % REFERENCES_PER_PAGE] ?? 0);
   }
 
-  #count(address: number, delta: 1 | -1): void {
+  #fileOf(address: number): StoredFile {
     const fileNumber = Math.floor(address / SLOTS_PER_FILE);
     const file = this.files.get(fileNumber);
+    if (file !== undefined) return file;
     // From the plane or from disk: never trusted to be right.
-    if (file === undefined) throw new Failure('corrupt', { path: 'pool', reason: `a map names extent ${address} of extent file ${fileNumber}, which does not exist` });
+    const reason = `a map names extent ${address} of extent file ${fileNumber}, which does not exist`;
+    throw new Failure('corrupt', { path: 'pool', reason });
+  }
+
+  #count(address: number, delta: 1 | -1): void {
+    const file = this.#fileOf(address);
+    const { fileNumber } = file;
     const slot = address % SLOTS_PER_FILE;
     const index = Math.floor(slot / REFERENCES_PER_PAGE);
     let id = file.references[index] ?? 0;
@@ -287,7 +348,14 @@ export class State {
         leafIndex = Math.floor(index / LEAF_ENTRIES);
         leaf = this.#ownLeaf(object, leafIndex);
       }
-      this.#change(object, leaf, index % LEAF_ENTRIES, changes[at + 1] ?? 0, changes[at + 2] ?? 0, changes[at + 3] ?? 0);
+      this.#change(
+        object,
+        leaf,
+        index % LEAF_ENTRIES,
+        changes[at + 1] ?? 0,
+        changes[at + 2] ?? 0,
+        changes[at + 3] ?? 0,
+      );
     }
   }
 

@@ -120,7 +120,9 @@ export function encodeCheckpoint(root: Checkpoint): Uint8Array {
   return bytes;
 }
 
-export type CheckpointError = { readonly kind: 'absent' | 'damaged'; readonly reason: string } | { readonly kind: 'newer'; readonly version: number };
+export type CheckpointError =
+  | { readonly kind: 'absent' | 'damaged'; readonly reason: string }
+  | { readonly kind: 'newer'; readonly version: number };
 
 export function decodeCheckpoint(data: Uint8Array): Checkpoint | CheckpointError {
   const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
@@ -140,7 +142,9 @@ export function decodeCheckpoint(data: Uint8Array): Checkpoint | CheckpointError
 }
 
 function decodeBody(whole: Buffer, length: number): Checkpoint | CheckpointError {
-  const [nextObjectNumber, objectCount, fileCount, dropCount, pages] = [56, 60, 64, 68, 72].map((at) => whole.readUInt32LE(at)) as [number, number, number, number, number];
+  const [nextObjectNumber, objectCount, fileCount, dropCount, pages] = [56, 60, 64, 68, 72].map((at) =>
+    whole.readUInt32LE(at),
+  ) as [number, number, number, number, number];
   const expected = HEADER_BYTES + objectCount * OBJECT_BYTES + fileCount * FILE_BYTES + dropCount * 4 + pages * 8;
   if (expected !== length) return { kind: 'damaged', reason: 'counts do not add up to its length' };
   let at = HEADER_BYTES;
@@ -160,8 +164,15 @@ function decodeBody(whole: Buffer, length: number): Checkpoint | CheckpointError
   }
   const files: CheckpointFile[] = [];
   for (let index = 0; index < fileCount; index += 1, at += FILE_BYTES) {
-    const references = Uint32Array.from({ length: REFERENCE_PAGES_PER_FILE }, (_, page) => whole.readUInt32LE(at + 16 + page * 4));
-    files.push({ fileNumber: whole.readUInt32LE(at), owner: whole.readUInt32LE(at + 4), used: whole.readUInt32LE(at + 8), references });
+    const references = Uint32Array.from({ length: REFERENCE_PAGES_PER_FILE }, (_, page) =>
+      whole.readUInt32LE(at + 16 + page * 4),
+    );
+    files.push({
+      fileNumber: whole.readUInt32LE(at),
+      owner: whole.readUInt32LE(at + 4),
+      used: whole.readUInt32LE(at + 8),
+      references,
+    });
   }
   const drops = Array.from({ length: dropCount }, (_, index) => whole.readUInt32LE(at + index * 4));
   at += dropCount * 4;

@@ -49,7 +49,8 @@ export function decodePoolHeader(data: Uint8Array): PoolHeader | string | { read
   if (version > POOL_VERSION) return { newer: version };
   const sizes = [16, 20, 24, 28].map((at) => bytes.readUInt32LE(at));
   const expected = [EXTENT_BYTES, BLOCK_BYTES, SLOTS_PER_FILE, SLOT_BYTES];
-  if (sizes.some((size, index) => size !== expected[index])) return `sizes ${sizes.join(', ')} instead of ${expected.join(', ')}`;
+  if (sizes.some((size, index) => size !== expected[index]))
+    return `sizes ${sizes.join(', ')} instead of ${expected.join(', ')}`;
   const hex = bytes.toString('hex', 40, 56);
   const poolId = [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join('-');
   return { poolId, journalHalfBytes: Number(bytes.readBigUInt64LE(32)) };

@@ -12,6 +12,8 @@ import { encodeFrame, frameSize } from '../format/frame.ts';
 
 /** Records of one frame; the rest waits for the next one. Keeps one commit from holding up the others for long. */
 const GROUP_BYTES_MAX = 1 << 20;
+/** And no more than this part of a half, so that frames fill it well. */
+const GROUPS_PER_HALF = 8;
 
 type Waiter = { resolve(): void; reject(error: Error): void };
 
@@ -44,7 +46,12 @@ export class Journal {
   #failure: Error | null = null;
   #onRoom: (() => void) | null = null;
 
-  constructor(halves: readonly [OpenFile, OpenFile], halfBytes: number, start: JournalStart, onFailure: (error: Error) => void) {
+  constructor(
+    halves: readonly [OpenFile, OpenFile],
+    halfBytes: number,
+    start: JournalStart,
+    onFailure: (error: Error) => void,
+  ) {
     this.#halves = halves;
     this.#halfBytes = halfBytes;
     this.#half = start.half;
@@ -74,7 +81,11 @@ export class Journal {
     const bytes = records.reduce((sum, words) => sum + words.byteLength, 0);
     assert(frameSize(bytes) <= this.#halfBytes, 'an append fits into one half');
     let group = this.#groups.at(-1);
-    if (group === undefined || this.#isLastSealed || group.bytes + bytes > GROUP_BYTES_MAX) {
+    if (
+      group === undefined ||
+      this.#isLastSealed ||
+      group.bytes + bytes > Math.min(GROUP_BYTES_MAX, this.#halfBytes / GROUPS_PER_HALF)
+    ) {
       this.#lastSequence += 1;
       group = { sequence: this.#lastSequence, records: [], bytes: 0, waiters: [] };
       this.#groups.push(group);
@@ -113,9 +124,9 @@ export class Journal {
   async #write(): Promise<void> {
     try {
       for (let group = this.#groups[0]; group !== undefined; group = this.#groups[0]) {
-        await this.#place(frameSize(group.bytes), group.sequence);
-        // Now it is closed: the frame is about to be made.
+        // Closed before its place is sought: it must not grow any more.
         if (this.#groups.length === 1) this.#isLastSealed = true;
+        await this.#place(frameSize(group.bytes), group.sequence);
         const frame = encodeFrame(group.sequence, group.records);
         const file = this.#halves[this.#half as 0 | 1];
         file.write(this.#offset, frame);

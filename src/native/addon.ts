@@ -64,7 +64,14 @@ class AddonPlane implements Plane {
       case KIND.captured: {
         const changes = words.subarray(3, 3 + Math.floor((words.length - 3) / CHANGE_WORDS) * CHANGE_WORDS);
         const frozen = (third & 1) !== 0;
-        this.#waiting.push({ kind: 'captured', handle: first, token: second, frozen, last: (third & 2) !== 0, changes });
+        this.#waiting.push({
+          kind: 'captured',
+          handle: first,
+          token: second,
+          frozen,
+          last: (third & 2) !== 0,
+          changes,
+        });
         return;
       }
       case KIND.released:
@@ -175,7 +182,8 @@ class AddonPlane implements Plane {
 
   async allocateRun(fileNumber: number, firstSlot: number, count: number): Promise<boolean> {
     const errno = await this.#start((id) => this.#native.allocateRun(fileNumber, firstSlot, count, id));
-    if (errno !== 0 && errno !== ENOSPC) throw new Error(`fallocate of extent file ${fileNumber} failed with errno ${errno}`);
+    if (errno !== 0 && errno !== ENOSPC)
+      throw new Error(`fallocate of extent file ${fileNumber} failed with errno ${errno}`);
     return errno === 0;
   }
 

@@ -20,7 +20,7 @@ use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketTy
 
 use crate::backing::Backing;
 use crate::export::{ExportSpec, ExportTable};
-use crate::limits::{Limits, STACK_BYTES};
+use crate::limits::{Limits, SEND_BUFFER_BYTES, STACK_BYTES};
 use crate::nbd::connection::{Connection, set_idle_timeout};
 use crate::nbd::execute::Executor;
 use crate::nbd::handshake::{End, negotiate};
@@ -217,6 +217,12 @@ impl Inner {
                         // Replies are batched already; waiting for more would only add latency.
                         let _ = rustix::net::sockopt::set_tcp_nodelay(&socket, true);
                         let _ = keep_alive(&socket);
+                    } else {
+                        // Not on TCP, where the kernel sizes it better by itself.
+                        let _ = rustix::net::sockopt::set_socket_send_buffer_size(
+                            &socket,
+                            SEND_BUFFER_BYTES,
+                        );
                     }
                     self.start(Arc::new(socket));
                 }

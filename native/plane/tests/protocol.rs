@@ -1005,6 +1005,28 @@ fn unpublish_ends_connections_and_reports_when_no_more_io_can_happen() {
 }
 
 #[test]
+fn publishing_the_same_again_keeps_connections_and_another_backing_ends_them() {
+    let fixture = fixture();
+    let mut client = Client::ready(&fixture.path, false);
+    let spec = |backing| ExportSpec {
+        backing,
+        read_only: false,
+        description: String::new(),
+    };
+    fixture
+        .server
+        .publish("disk".into(), spec(fixture.memory.clone()));
+    assert_eq!(client.errno(0, CACHE, 0, 1), 0);
+    fixture.server.publish(
+        "disk".into(),
+        spec(std::sync::Arc::new(support::memory::Memory::new(4096))),
+    );
+    client.assert_closed();
+    let mut client = Client::ready(&fixture.path, false);
+    assert_eq!(client.errno(0, CACHE, 4096, 1), EINVAL);
+}
+
+#[test]
 fn close_answers_what_is_in_flight_and_then_ends_every_connection() {
     let fixture = fixture();
     fixture.memory.script(|script| script.holds_flushes = true);

@@ -35,14 +35,11 @@ impl Replies {
         self.buffer.get_mut(start..self.used).unwrap_or_default()
     }
 
-    /// In large steps, so that a batch of small replies does not grow it reply by reply; but a 32 MiB read takes 32 MiB. By
-    /// `vec!`, not `resize`: fresh pages come zeroed from the kernel and are touched only when they are used.
+    /// By half at least, so that what a slow client has not read is not copied for each reply that joins it; but a 32 MiB read
+    /// takes 32 MiB. By `vec!`, not `resize`: fresh pages come zeroed from the kernel and are touched only when they are used.
     fn grow(&mut self, kept: usize) {
-        let size = if self.used < 1 << 20 {
-            self.used.next_power_of_two().max(16 << 10)
-        } else {
-            self.used.next_multiple_of(64 << 10)
-        };
+        let steps = self.buffer.len() + self.buffer.len() / 2;
+        let size = self.used.max(steps).max(16 << 10).next_multiple_of(4096);
         let old = std::mem::replace(&mut self.buffer, vec![0; size]);
         if let (Some(target), Some(source)) = (self.buffer.get_mut(..kept), old.get(..kept)) {
             target.copy_from_slice(source);
