@@ -1,0 +1,71 @@
+/**
+ * What is known of a request before its route looks at it: who asks, in which microversion, and how links to us look to
+ * the one who asked.
+ */
+import type { FastifyRequest } from 'fastify';
+import type { Caller } from '../control/states.ts';
+
+/** Where a request acts whose URL names no project; docs/api.md tells users. */
+export const DEFAULT_PROJECT_ID = '00000000000000000000000000000001';
+export const DEFAULT_USER_ID = '00000000000000000000000000000002';
+
+export type Asked = {
+  readonly caller: Caller;
+  /** N of microversion 3.N. */
+  readonly minor: number;
+  /** Scheme, host and prefix; no slash at the end. */
+  readonly root: string;
+  /** As in the URL; null when it has none. */
+  readonly urlProject: string | null;
+};
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    asked: Asked;
+  }
+  interface FastifyContextConfig {
+    /** The first microversion that has this route. */
+    since?: number;
+    /** Below /v3, where versions and their headers apply. */
+    isVersioned?: boolean;
+    /** The answer bears a hash of its body (from 3.15). */
+    hasEtag?: boolean;
+  }
+}
+
+/** A host as it may stand in a link; anything else in these headers is ignored. */
+const HOST = /^[A-Za-z0-9.\-_[\]:]{1,255}$/;
+const PREFIX = /^(\/[A-Za-z0-9.\-_~]+)+$/;
+
+export function rootOf(request: FastifyRequest, publicRoot: string | null): string {
+  if (publicRoot !== null) return publicRoot;
+  const scheme = header(request, 'x-forwarded-proto') === 'https' ? 'https' : 'http';
+  const host = [header(request, 'x-forwarded-host'), header(request, 'host')].find((text) => HOST.test(text));
+  const prefix = header(request, 'x-forwarded-prefix').replace(/\/+$/, '').replace(/\/v3$/, '');
+  return `${scheme}://${host ?? 'localhost'}${PREFIX.test(prefix) ? prefix : ''}`;
+}
+
+/** The first of several values: what the outermost proxy saw. */
+function header(request: FastifyRequest, name: string): string {
+  const value = request.headers[name];
+  const text = Array.isArray(value) ? value[0] : value;
+  return (text ?? '').split(',')[0]?.trim() ?? '';
+}
+
+export function askedOf(request: FastifyRequest, options: { minor: number; publicRoot: string | null }): Asked {
+  const params = request.params as Readonly<Record<string, string | undefined>> | undefined;
+  const urlProject = params?.['projectId'] ?? null;
+  const projectId = urlProject ?? DEFAULT_PROJECT_ID;
+  return {
+    caller: { projectId, userId: DEFAULT_USER_ID, isAdmin: true },
+    minor: options.minor,
+    root: rootOf(request, options.publicRoot),
+    urlProject,
+  };
+}
+
+/** A parameter of the path. */
+export function param(request: FastifyRequest, name: string): string {
+  const params = request.params as Readonly<Record<string, string | undefined>>;
+  return params[name] ?? '';
+}

@@ -1,0 +1,232 @@
+/**
+ * The query of a listing: page, order and filters, from the words clients use to the columns of the catalog. It knows
+ * which words a resource has from the table it is given.
+ */
+import type { Compare, Filter, Listing, Order } from '../catalog/listing.ts';
+import type { Asked } from './asked.ts';
+import { badRequest } from './faults.ts';
+import { booleanOf, INTEGER_MAX } from './schemas.ts';
+
+/** Items per page at most, also where none is asked for. */
+export const PAGE_MAX = 1000;
+
+export type Query = Readonly<Record<string, string | readonly string[] | undefined>>;
+
+/** What a word in the query filters by. */
+export type FilterWord<Column extends string> =
+  | { readonly kind: 'text' | 'number' | 'truth' | 'time'; readonly column: Column }
+  | { readonly kind: 'metadata'; readonly scope: 'user' | 'image' }
+  /** The same for every object: all match or none does. */
+  | { readonly kind: 'constant'; readonly value: string | null };
+
+export type Words<Column extends string> = {
+  readonly filters: Readonly<Record<string, FilterWord<Column>>>;
+  /** Null: sorting by it changes nothing, it is the same for all. */
+  readonly sort: Readonly<Record<string, Column | null>>;
+};
+
+export type Page<Column extends string> = Listing<Column> & { readonly withCount: boolean };
+
+const NOT_FILTERS: ReadonlySet<string> = new Set([
+  'limit',
+  'marker',
+  'offset',
+  'sort',
+  'sort_key',
+  'sort_dir',
+  'all_tenants',
+  'with_count',
+  'detail',
+  'usage',
+  'list_volume',
+]);
+
+export function pageOf<Column extends string>(query: Query, asked: Asked, words: Words<Column>): Page<Column> {
+  const limit = wholeNumber(query, 'limit', Number.MAX_SAFE_INTEGER);
+  const count = one(query, 'with_count');
+  const withCount = count === undefined ? false : booleanOf(count);
+  if (withCount === null) throw badRequest(`Invalid input received: Invalid value '${count}' for with_count.`);
+  return {
+    ...selectionOf(query, asked, words),
+    order: orderOf(query, words),
+    marker: one(query, 'marker') ?? null,
+    offset: wholeNumber(query, 'offset', INTEGER_MAX) ?? 0,
+    limit: Math.min(limit ?? PAGE_MAX, PAGE_MAX),
+    withCount: withCount && asked.minor >= 45,
+  };
+}
+
+/** Filters and projects, for what is not paged. */
+export function selectionOf<Column extends string>(
+  query: Query,
+  asked: Asked,
+  words: Words<Column>,
+): Pick<Listing<Column>, 'projectId' | 'filters'> {
+  const everywhere = asked.caller.isAdmin && booleanOf(one(query, 'all_tenants')) === true;
+  const filters: Filter<Column>[] = [];
+  for (const name of Object.keys(query)) {
+    const text = one(query, name);
+    if (!NOT_FILTERS.has(name) && text !== undefined) filters.push(...filtersOf({ name, text }, asked, words));
+  }
+  return { projectId: everywhere ? null : asked.caller.projectId, filters };
+}
+
+export function one(query: Query, name: string): string | undefined {
+  const value = query[name];
+  return typeof value === 'string' ? value : value?.[0];
+}
+
+function wholeNumber(query: Query, name: string, max: number): number | null {
+  const text = one(query, name);
+  if (text === undefined) return null;
+  const value = Number(text);
+  if (!/^-?\d+$/.test(text)) throw badRequest(`${name} param must be an integer: '${text}'`);
+  if (value < 0) throw badRequest(`${name} param must be positive: '${text}'`);
+  if (value > max) throw badRequest(`${name} param must be at most ${max}: '${text}'`);
+  return value;
+}
+
+function orderOf<Column extends string>(query: Query, words: Words<Column>): Order<Column>[] {
+  const order: Order<Column>[] = [];
+  for (const [name, direction] of sortPairs(query)) {
+    if (direction !== 'asc' && direction !== 'desc')
+      throw badRequest(`Invalid input received: Unknown sort direction '${direction}', must be 'desc' or 'asc'.`);
+    const column = Object.hasOwn(words.sort, name) ? words.sort[name] : undefined;
+    if (column === undefined) throw badRequest(`Invalid input received: Invalid sort key '${name}'.`);
+    if (column !== null && !order.some((known) => known.column === column))
+      order.push({ column, descending: direction === 'desc' });
+  }
+  // The id makes the order total, so that a marker is one place in it.
+  const id = words.sort['id'];
+  if (id && !order.some(({ column }) => column === id))
+    order.push({ column: id, descending: order.at(-1)?.descending ?? true });
+  return order;
+}
+
+function sortPairs(query: Query): [string, string][] {
+  const sort = one(query, 'sort');
+  const keys = one(query, 'sort_key');
+  const directions = one(query, 'sort_dir');
+  if (sort !== undefined && (keys !== undefined || directions !== undefined))
+    throw badRequest(
+      "Invalid input received: The 'sort_key' and 'sort_dir' parameters are deprecated and cannot be used with the 'sort' parameter.",
+    );
+  if (sort === undefined) return [[keys?.trim() || 'created_at', directions?.trim() || 'desc']];
+  const pairs = sort
+    .split(',')
+    .filter((item) => item.trim() !== '')
+    .map((item): [string, string] => {
+      const [key, direction] = item.split(':');
+      return [(key ?? '').trim(), direction?.trim() || 'desc'];
+    });
+  return pairs.length === 0 ? [['created_at', 'desc']] : pairs;
+}
+
+function filtersOf<Column extends string>(
+  { name, text }: { name: string; text: string },
+  asked: Asked,
+  words: Words<Column>,
+): Filter<Column>[] {
+  if (name.endsWith('~') && asked.minor >= 34) {
+    const word = own(words.filters, name.slice(0, -1));
+    return word?.kind === 'text' ? [{ kind: 'contains', column: word.column, text }] : [{ kind: 'nothing' }];
+  }
+  const word = own(words.filters, name);
+  // An administrator may filter by anything; by what no object has, nothing matches.
+  if (word === undefined) return [{ kind: 'nothing' }];
+  switch (word.kind) {
+    case 'text':
+      return [equal(word.column, text)];
+    case 'number':
+      return [/^\d{1,15}$/.test(text) ? equal(word.column, Number(text)) : { kind: 'nothing' }];
+    case 'truth':
+      return [equal(word.column, truthOf(name, text, asked.minor) ? 1 : 0)];
+    case 'constant':
+      return isSame(word.value, text) ? [] : [{ kind: 'nothing' }];
+    case 'metadata':
+      return dictionaryOf(name, text).map(([key, value]) => ({ kind: 'metadata', scope: word.scope, key, value }));
+    case 'time':
+      return asked.minor >= 60 ? timesOf(name, text, word.column) : plainTime(text, word.column);
+  }
+}
+
+function own<Value>(table: Readonly<Record<string, Value>>, name: string): Value | undefined {
+  return Object.hasOwn(table, name) ? table[name] : undefined;
+}
+
+function equal<Column extends string>(column: Column, value: string | number): Filter<Column> {
+  return { kind: 'compare', column, is: '=', value };
+}
+
+function isSame(value: string | null, text: string): boolean {
+  if (value === null) return text.toLowerCase() === 'none';
+  const truth = booleanOf(value);
+  return truth === null ? value === text : booleanOf(text) === truth;
+}
+
+function truthOf(name: string, text: string, minor: number): boolean {
+  if (minor < 2) return text !== 'false' && text !== 'False';
+  const word = text.trim().toLowerCase();
+  if (['t', 'true', '1'].includes(word)) return true;
+  if (['f', 'false', '0'].includes(word)) return false;
+  throw badRequest(`Invalid input received: '${name} = ${text}'`);
+}
+
+const OPERATORS: Readonly<Record<string, Compare>> = { gt: '>', gte: '>=', eq: '=', neq: '!=', lt: '<', lte: '<=' };
+
+function timesOf<Column extends string>(name: string, text: string, column: Column): Filter<Column>[] {
+  return text.split(',').map((item) => {
+    const colon = item.indexOf(':');
+    const operator = item.slice(0, colon).trim();
+    const is = own(OPERATORS, operator);
+    if (colon < 0 || is === undefined)
+      throw badRequest(`Invalid input received: Invalid ${name} operator '${operator}'.`);
+    const value = microsecondsOf(item.slice(colon + 1).trim());
+    if (value === null) throw badRequest(`Invalid input received: Invalid ${name} value '${item.slice(colon + 1)}'.`);
+    return { kind: 'compare', column, is, value };
+  });
+}
+
+function plainTime<Column extends string>(text: string, column: Column): Filter<Column>[] {
+  const value = microsecondsOf(text);
+  return [value === null ? { kind: 'nothing' } : equal(column, value)];
+}
+
+/** UTC where no zone is named. */
+export function microsecondsOf(text: string): number | null {
+  const match = /^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d)?)(?:\.(\d{1,9}))?)?(Z|[+-]\d\d:?\d\d)?$/.exec(text);
+  if (match === null) return null;
+  const [, date, time, fraction, zone] = match;
+  const milliseconds = Date.parse(`${date}T${time ?? '00:00'}${zone ?? 'Z'}`);
+  if (Number.isNaN(milliseconds)) return null;
+  return milliseconds * 1000 + Number((fraction ?? '').padEnd(6, '0').slice(0, 6));
+}
+
+/** `{'k': 'v'}`, as Python prints a dictionary, or JSON. */
+export function dictionaryOf(name: string, text: string): [string, string][] {
+  const complaint = badRequest(
+    `Invalid input received: Invalid filter value for ${name}: '${text}' is not a dictionary.`,
+  );
+  const inner = /^\s*\{(.*)\}\s*$/s.exec(text)?.[1];
+  if (inner === undefined) throw complaint;
+  const pair =
+    /\s*u?(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)")\s*:\s*u?(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)")\s*(,|$)/sy;
+  const found: [string, string][] = [];
+  let end = 0;
+  while (inner.slice(end).trim() !== '') {
+    pair.lastIndex = end;
+    const match = pair.exec(inner);
+    if (match === null) throw complaint;
+    found.push([unescaped(match[1] ?? match[2] ?? ''), unescaped(match[3] ?? match[4] ?? '')]);
+    end = pair.lastIndex;
+  }
+  return found;
+}
+
+function unescaped(text: string): string {
+  return text.replace(/\\u([0-9a-fA-F]{4})|\\(.)/gs, (_, hex: string | undefined, sign: string | undefined) => {
+    if (hex !== undefined) return String.fromCharCode(Number.parseInt(hex, 16));
+    if (sign === 'n') return '\n';
+    return sign === 't' ? '\t' : (sign ?? '');
+  });
+}

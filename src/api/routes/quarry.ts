@@ -1,0 +1,114 @@
+/**
+ * Routes of our own, which no other Block Storage service has: docs/api.md describes them. And the scrape of metrics.
+ */
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { TaskRow } from '../../catalog/schema.ts';
+import type { StatusCount } from '../../catalog/volumes.ts';
+import { GIB } from '../../control/control.ts';
+import { diff, exportsOf, map, type Status, status, type Target, usage } from '../../control/status.ts';
+import { param } from '../asked.ts';
+import { one, type Query } from '../query.ts';
+import { idOf } from '../schemas.ts';
+import type { RouteContext } from '../server.ts';
+import { type Json, timeOf } from '../views.ts';
+
+export function quarryRoutes(app: FastifyInstance, { control }: RouteContext): void {
+  app.get('/quarry/status', async () => {
+    const { settings, backend, startedAtUs } = control;
+    return statusView(await status(control), {
+      version: settings.version,
+      started_at: timeOf(startedAtUs),
+      auth: settings.auth,
+      nbd: backend.nbdAddresses,
+    });
+  });
+
+  for (const kind of ['volume', 'snapshot'] as const) {
+    const path = `/quarry/${kind}s/:id`;
+    const target = (request: FastifyRequest): Target => ({ kind, id: param(request, 'id') });
+
+    app.get(`${path}/usage`, async (request) => {
+      const found = await usage(control, request.asked.caller, target(request));
+      return {
+        usage: {
+          id: found.id,
+          kind: found.kind,
+          size_bytes: found.sizeBytes,
+          mapped_bytes: found.mappedBytes,
+          connections: found.connections,
+          failed: found.failed,
+          last_failure: found.lastFailure,
+        },
+      };
+    });
+    app.get(`${path}/map`, async (request) => {
+      return { ranges: await map(control, request.asked.caller, target(request)) };
+    });
+    app.get(`${path}/diff`, async (request) => {
+      const from = one(request.query as Query, 'from');
+      const fromId = from === undefined || from === '' ? null : idOf(from);
+      return { ranges: await diff(control, request.asked.caller, { target: target(request), fromId }) };
+    });
+    app.get(`${path}/exports`, async (request) => {
+      const found = await exportsOf(control, request.asked.caller, target(request));
+      return {
+        exports: found.map(({ name, uri, address, readOnly }) => ({ name, uri, address, read_only: readOnly })),
+      };
+    });
+  }
+}
+
+function statusView(found: Status, about: Json): Json {
+  const { pool } = found;
+  return {
+    ...about,
+    pool: {
+      capacity_bytes: pool.capacityBytes,
+      free_bytes: pool.freeBytes,
+      reserved_bytes: pool.reservedBytes,
+      mapped_bytes: pool.mappedBytes,
+      reclaim_bytes: pool.reclaimBytes,
+      metadata_bytes: pool.metadataBytes,
+      volumes: pool.volumes,
+      snapshots: pool.snapshots,
+    },
+    volumes: countsView(found.volumes),
+    snapshots: countsView(found.snapshots),
+    connections: pool.connections,
+    tasks: found.tasks.map(taskView),
+  };
+}
+
+function countsView(lines: readonly StatusCount[]): Json {
+  return {
+    count: lines.reduce((sum, line) => sum + line.count, 0),
+    size_bytes: lines.reduce((sum, line) => sum + line.sizeGib, 0) * GIB,
+    by_status: Object.fromEntries(lines.map((line) => [line.status, line.count])),
+  };
+}
+
+function taskView({ id, kind, subject, attempts, created_at }: TaskRow): Json {
+  return { id, kind, subject, attempts, created_at: timeOf(created_at) };
+}
+
+export function scrapeRoute(app: FastifyInstance, { control }: RouteContext): void {
+  app.get('/metrics', async (_request, reply) => {
+    const { metrics } = control;
+    const { pool, volumes, snapshots } = await status(control);
+    for (const [gauge, lines] of [
+      [metrics.volumes, volumes],
+      [metrics.snapshots, snapshots],
+    ] as const) {
+      gauge.reset();
+      for (const line of lines) gauge.set({ status: line.status }, line.count);
+    }
+    metrics.connections.set(pool.connections);
+    metrics.poolCapacityBytes.set(pool.capacityBytes);
+    metrics.poolFreeBytes.set(pool.freeBytes);
+    metrics.poolReservedBytes.set(pool.reservedBytes);
+    metrics.poolMappedBytes.set(pool.mappedBytes);
+    metrics.poolReclaimBytes.set(pool.reclaimBytes);
+    metrics.poolMetadataBytes.set(pool.metadataBytes);
+    return reply.type(metrics.registry.contentType).send(await metrics.registry.metrics());
+  });
+}

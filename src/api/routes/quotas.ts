@@ -1,0 +1,66 @@
+/**
+ * Quota sets, quota classes and limits.
+ */
+import type { FastifyInstance } from 'fastify';
+import {
+  classLimits,
+  defaultLimits,
+  effectiveLimits,
+  quotaUse,
+  resetQuota,
+  updateClass,
+  updateQuota,
+} from '../../control/quotas.ts';
+import { param } from '../asked.ts';
+import { one, type Query } from '../query.ts';
+import { booleanOf, checked, QuotaClassSet, QuotaSet } from '../schemas.ts';
+import type { RouteContext } from '../server.ts';
+import { limitsView, quotaUseView, quotaView } from '../views.ts';
+
+/** Clients repeat these in the body; the URL says it. */
+const IGNORED: ReadonlySet<string> = new Set(['tenant_id', 'project_id', 'id', 'force']);
+
+export function quotaRoutes(app: FastifyInstance, { control }: RouteContext): void {
+  const { reader } = control.catalog;
+
+  app.get('/os-quota-sets/:target', async (request) => {
+    const id = param(request, 'target');
+    const withUse = booleanOf(one(request.query as Query, 'usage')) === true;
+    const view = withUse
+      ? quotaUseView(await quotaUse(control, id))
+      : quotaView(await effectiveLimits(control, reader, id));
+    return { quota_set: { id, ...view } };
+  });
+  app.get('/os-quota-sets/:target/defaults', async (request) => {
+    return { quota_set: { id: param(request, 'target'), ...quotaView(await defaultLimits(control, reader)) } };
+  });
+  app.put('/os-quota-sets/:target', async (request) => {
+    const { quota_set: body } = checked(request, QuotaSet, request.body);
+    return { quota_set: quotaView(await updateQuota(control, param(request, 'target'), limitsOf(body))) };
+  });
+  app.delete('/os-quota-sets/:target', async (request, reply) => {
+    await resetQuota(control, param(request, 'target'));
+    return reply.code(200).send();
+  });
+
+  app.get('/os-quota-class-sets/:name', async (request) => {
+    const id = param(request, 'name');
+    return { quota_class_set: { id, ...quotaView(await classLimits(control, id)) } };
+  });
+  app.put('/os-quota-class-sets/:name', async (request) => {
+    const { quota_class_set: body } = checked(request, QuotaClassSet, request.body);
+    return { quota_class_set: quotaView(await updateClass(control, param(request, 'name'), limitsOf(body))) };
+  });
+
+  app.get('/limits', async (request) => {
+    const query = request.query as Query;
+    const asked = request.asked.minor >= 39 ? (one(query, 'project_id') ?? one(query, 'tenant_id')) : undefined;
+    const uses = await quotaUse(control, asked ?? request.asked.caller.projectId);
+    return { limits: { rate: [], absolute: limitsView(uses) } };
+  });
+}
+
+function limitsOf(body: Readonly<Record<string, unknown>>): Map<string, number> {
+  const limits = Object.entries(body).filter(([resource]) => !IGNORED.has(resource));
+  return new Map(limits.map(([resource, limit]) => [resource, Number(limit)]));
+}

@@ -1,0 +1,219 @@
+/**
+ * `POST /volumes/{id}/action`: one key names the action, its value is the action's body. A table of actions; what they
+ * mean is control's.
+ */
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { Static, TSchema } from 'typebox';
+import type { Control } from '../../control/control.ts';
+import { changeMetadata, deleteMetadata, getMetadata, type Owner } from '../../control/metadata.ts';
+import {
+  attachVolume,
+  detachVolume,
+  moveVolume,
+  resetVolume,
+  retypeVolume,
+  setBootable,
+  setReadOnly,
+} from '../../control/volume-actions.ts';
+import { deleteVolume, extendVolume, getVolume, revertVolume } from '../../control/volumes.ts';
+import { type Asked, param } from '../asked.ts';
+import { badRequest, tooNew } from '../faults.ts';
+import { ACTION, booleanOf, checked, gibOf, idOf } from '../schemas.ts';
+import type { RouteContext } from '../server.ts';
+import type { Json } from '../views.ts';
+
+export type ActionCall<Value> = {
+  readonly control: Control;
+  readonly asked: Asked;
+  readonly id: string;
+  readonly value: Value;
+};
+
+export type Action = {
+  /** The first microversion that has it. */
+  readonly since: number;
+  /** 202 where nothing else is said. */
+  readonly status: number;
+  run(request: FastifyRequest, control: Control): Promise<Json | null>;
+};
+
+/** Ties an action's schema to what it does with a value of that shape. */
+export function action<Schema extends TSchema>(
+  schema: Schema,
+  work: (call: ActionCall<Static<Schema>>) => Promise<unknown>,
+  options: { since?: number; status?: number } = {},
+): Action {
+  return {
+    since: options.since ?? 0,
+    status: options.status ?? 202,
+    async run(request, control) {
+      const [value] = Object.values(request.body as Json);
+      const call = { control, asked: request.asked, id: param(request, 'id'), value: checked(request, schema, value) };
+      const answer = await work(call);
+      return typeof answer === 'object' ? (answer as Json | null) : null;
+    },
+  };
+}
+
+/** Runs the action that a body names. */
+export async function perform(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  { control, actions }: { control: Control; actions: ReadonlyMap<string, Action> },
+): Promise<FastifyReply> {
+  const body = request.body;
+  if (typeof body !== 'object' || body === null || Array.isArray(body) || Object.keys(body).length !== 1)
+    throw badRequest('Malformed request body');
+  const [name = ''] = Object.keys(body);
+  const found = actions.get(name);
+  if (found === undefined || request.asked.minor < found.since) {
+    if (found !== undefined) throw tooNew(request.asked.minor);
+    const advice = 'Verify the request body and Content-Type header and try again.';
+    throw badRequest(`There is no such action: ${name.slice(0, 255)}. ${advice}`);
+  }
+  const answer = await found.run(request, control);
+  reply.code(found.status);
+  return answer === null ? reply.send() : reply.send(answer);
+}
+
+const image = (id: string): Owner => ({ kind: 'volume', id, scope: 'image' });
+
+const MOVES = [
+  ['os-reserve', 'reserve'],
+  ['os-unreserve', 'unreserve'],
+  ['os-begin_detaching', 'begin-detaching'],
+  ['os-roll_detaching', 'roll-detaching'],
+] as const;
+
+const NO_IMAGES = 'Image service is not available';
+
+const ACTIONS: ReadonlyMap<string, Action> = new Map<string, Action>([
+  [
+    'os-extend',
+    action(ACTION.extend, ({ control, asked, id, value }) => {
+      const sizeGib = gibOf('new_size', value.new_size);
+      return extendVolume(control, asked.caller, { id, sizeGib, alsoInUse: asked.minor >= 42 });
+    }),
+  ],
+  [
+    'revert',
+    action(
+      ACTION.revert,
+      ({ control, asked, id, value }) =>
+        revertVolume(control, asked.caller, { id, snapshotId: idOf(value.snapshot_id) }),
+      { since: 40 },
+    ),
+  ],
+  [
+    'os-set_bootable',
+    action(
+      ACTION.bootable,
+      ({ control, asked, id, value }) =>
+        setBootable(control, asked.caller, { id, isBootable: booleanOf(value.bootable) === true }),
+      { status: 200 },
+    ),
+  ],
+  [
+    'os-update_readonly_flag',
+    action(ACTION.readonly, ({ control, asked, id, value }) =>
+      setReadOnly(control, asked.caller, { id, isReadOnly: booleanOf(value.readonly) === true }),
+    ),
+  ],
+  [
+    'os-reset_status',
+    action(ACTION.resetVolume, ({ control, asked, id, value }) =>
+      resetVolume(control, asked.caller, {
+        id,
+        status: value.status?.toLowerCase() ?? null,
+        detach: value.attach_status?.toLowerCase() === 'detached',
+      }),
+    ),
+  ],
+  [
+    'os-force_delete',
+    action(ACTION.nothing, ({ control, asked, id }) =>
+      deleteVolume(control, asked.caller, { id, cascade: false, force: true }),
+    ),
+  ],
+  ...MOVES.map(([name, move]): [string, Action] => [
+    name,
+    action(ACTION.nothing, ({ control, asked, id }) => moveVolume(control, asked.caller, { id, action: move })),
+  ]),
+  [
+    'os-attach',
+    action(ACTION.attach, ({ control, asked, id, value }) => {
+      const instance = value.instance_uuid ?? null;
+      const hostName = value.host_name ?? null;
+      if ((instance === null) === (hostName === null))
+        throw badRequest('Invalid input received: Exactly one of instance_uuid and host_name is needed to attach.');
+      const instanceId = instance === null ? null : idOf(instance);
+      const wanted = { id, instanceId, hostName, device: value.mountpoint, mode: value.mode ?? null };
+      return attachVolume(control, asked.caller, wanted);
+    }),
+  ],
+  [
+    'os-detach',
+    action(ACTION.detach, ({ control, asked, id, value }) => {
+      const attachmentId = value?.attachment_id ?? null;
+      return detachVolume(control, asked.caller, {
+        id,
+        attachmentId: attachmentId === null ? null : idOf(attachmentId),
+      });
+    }),
+  ],
+  [
+    'os-set_image_metadata',
+    action(
+      ACTION.imageMetadata,
+      async ({ control, asked, id, value }) => {
+        const entries = new Map(Object.entries(value.metadata));
+        const all = await changeMetadata(control, asked.caller, { owner: image(id), entries, replace: false });
+        return { metadata: Object.fromEntries(all) };
+      },
+      { status: 200 },
+    ),
+  ],
+  [
+    'os-show_image_metadata',
+    action(
+      ACTION.nothing,
+      async ({ control, asked, id }) => {
+        return { metadata: Object.fromEntries(await getMetadata(control, asked.caller, image(id))) };
+      },
+      { status: 200 },
+    ),
+  ],
+  [
+    'os-unset_image_metadata',
+    action(
+      ACTION.imageKey,
+      ({ control, asked, id, value }) => deleteMetadata(control, asked.caller, { owner: image(id), key: value.key }),
+      { status: 200 },
+    ),
+  ],
+  [
+    'os-retype',
+    action(ACTION.retype, ({ control, asked, id, value }) =>
+      retypeVolume(control, asked.caller, { id, type: value.new_type }),
+    ),
+  ],
+  ['os-volume_upload_image', action(ACTION.nothing, refuseImages)],
+  ['os-reimage', action(ACTION.nothing, refuseImages, { since: 68 })],
+  [
+    'os-extend_volume_completion',
+    action(ACTION.nothing, async ({ control, asked, id }) => {
+      await getVolume(control, asked.caller, id);
+      // Extensions here end by themselves: there is never one that waits for this call.
+      throw badRequest(`Invalid volume: Volume ${id} is not being extended.`);
+    }),
+  ],
+]);
+
+async function refuseImages({ control, asked, id }: ActionCall<unknown>): Promise<void> {
+  await getVolume(control, asked.caller, id);
+  throw badRequest(NO_IMAGES);
+}
+
+export function volumeActionRoutes(app: FastifyInstance, { control }: RouteContext): void {
+  app.post('/volumes/:id/action', (request, reply) => perform(request, reply, { control, actions: ACTIONS }));
+}

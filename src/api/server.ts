@@ -1,0 +1,161 @@
+/**
+ * Builds the HTTP API over a control plane: hooks for versions, ids and errors, and the routes in both URL forms. It
+ * never listens; `daemon` gives it sockets, tests inject requests.
+ */
+import { createHash, randomUUID } from 'node:crypto';
+import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
+import type { Control } from '../control/control.ts';
+import { type Asked, askedOf } from './asked.ts';
+import { answerError, Fault, noSuchRoute, tooNew } from './faults.ts';
+import { minorOf, versionHeader } from './microversion.ts';
+import { basicRoutes } from './routes/basics.ts';
+import { metadataRoutes } from './routes/metadata.ts';
+import { quarryRoutes, scrapeRoute } from './routes/quarry.ts';
+import { quotaRoutes } from './routes/quotas.ts';
+import { snapshotRoutes } from './routes/snapshots.ts';
+import { typeRoutes } from './routes/types.ts';
+import { versionRoutes } from './routes/versions.ts';
+import { volumeActionRoutes } from './routes/volume-actions.ts';
+import { volumeRoutes } from './routes/volumes.ts';
+import type { Place } from './views.ts';
+
+/** As Cinder's. */
+export const BODY_BYTES_MAX = 114_688;
+/** Longest text between two slashes of a path: a metadata key of 255 characters, percent-encoded. */
+const PARAM_CHARS_MAX = 3 * 4 * 255;
+const GLOBAL_ID = /^req-[0-9a-f-]{36}$/;
+
+export type ServerOptions = {
+  /** How clients reach us, when that cannot be told from their requests: `https://api.example/volume/v3`. */
+  readonly publicEndpoint: string | null;
+};
+
+export type RouteContext = { readonly control: Control; readonly place: Place };
+
+export type Server = FastifyInstance;
+
+export function buildServer(control: Control, options: ServerOptions): Server {
+  const publicRoot = options.publicEndpoint?.replace(/\/+$/, '').replace(/\/v3$/, '') ?? null;
+  const prefix = publicRoot === null ? '' : new URL(publicRoot).pathname.replace(/\/$/, '');
+  const app = fastify({
+    logger: false,
+    bodyLimit: BODY_BYTES_MAX,
+    genReqId: () => `req-${randomUUID()}`,
+    routerOptions: { maxParamLength: PARAM_CHARS_MAX },
+    // A proxy may have kept the public prefix.
+    rewriteUrl: ({ url = '/' }) => (prefix !== '' && url.startsWith(`${prefix}/`) ? url.slice(prefix.length) : url),
+    frameworkErrors: (_error, request, reply) => answerError(control.log, noSuchRoute(), request, reply),
+    // Bodies are taken as they are: nothing is converted, nothing is dropped.
+    ajv: {
+      customOptions: { coerceTypes: false, removeAdditional: false, useDefaults: false, verbose: true, strict: false },
+    },
+  });
+  app.decorateRequest('asked', null as unknown as Asked);
+  acceptJson(app);
+  addHooks(app, control, publicRoot);
+  app.setErrorHandler((error, request, reply) => answerError(control.log, error, request, reply));
+  app.setNotFoundHandler((request, reply) => answerError(control.log, noSuchRoute(), request, reply));
+
+  const { host } = control.settings;
+  const context: RouteContext = { control, place: { host: `${host}@pool#pool`, serviceUuid: uuidFrom(host) } };
+  versionRoutes(app);
+  scrapeRoute(app, context);
+  for (const start of ['/v3', '/v3/:projectId']) {
+    app.register(
+      async (routes) => {
+        routes.addHook('onRoute', (route) => {
+          route.config = { ...route.config, isVersioned: true };
+        });
+        for (const add of ROUTES) add(routes, context);
+      },
+      { prefix: start },
+    );
+  }
+  return app;
+}
+
+const ROUTES = [
+  volumeRoutes,
+  volumeActionRoutes,
+  snapshotRoutes,
+  metadataRoutes,
+  typeRoutes,
+  quotaRoutes,
+  basicRoutes,
+  quarryRoutes,
+] as const;
+
+function acceptJson(app: Server): void {
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser('application/json', { parseAs: 'string' }, (_request, body, done) => {
+    if (body === '') return done(null, undefined);
+    try {
+      done(null, JSON.parse(String(body)));
+    } catch {
+      done(new Fault(400, 'badRequest', 'Malformed request body'), undefined);
+    }
+  });
+  // Without a content type a body counts as none; another type is refused.
+  app.addContentTypeParser('*', { parseAs: 'buffer' }, (request, _body, done) => {
+    if (request.headers['content-type'] === undefined) return done(null, undefined);
+    done(new Fault(415, 'badMediaType', 'Unsupported Content-Type'), undefined);
+  });
+}
+
+function addHooks(app: Server, control: Control, publicRoot: string | null): void {
+  app.addHook('onRequest', async (request, reply) => {
+    reply.header('x-openstack-request-id', request.id);
+    // Set before anything can fail: the answer to an error needs it too.
+    request.asked = askedOf(request, { minor: 0, publicRoot });
+    if (!isVersioned(request)) return;
+    reply.header('x-compute-request-id', request.id);
+    const minor = minorOf(request.headers['openstack-api-version']);
+    request.asked = askedOf(request, { minor, publicRoot });
+    reply.header('openstack-api-version', versionHeader(minor)).header('vary', 'OpenStack-API-Version');
+    const { since } = request.routeOptions.config;
+    if (since !== undefined && minor < since) throw tooNew(minor);
+    if (request.asked.urlProject === '') throw noSuchRoute();
+  });
+  app.addHook('onSend', async (request, reply, payload) => {
+    const type = reply.getHeader('content-type');
+    if (typeof type === 'string' && type.startsWith('application/json'))
+      reply.header('content-type', 'application/json');
+    const { hasEtag } = request.routeOptions.config;
+    if (hasEtag && request.asked.minor >= 15 && reply.statusCode === 200 && typeof payload === 'string')
+      reply.header('etag', createHash('md5').update(payload).digest('hex'));
+    return payload;
+  });
+  app.addHook('onResponse', async (request, reply) => record(control, request, reply));
+}
+
+function isVersioned(request: FastifyRequest): boolean {
+  if (request.routeOptions.config?.isVersioned) return true;
+  return /^\/v3(\/|\?|$)/.test(request.url);
+}
+
+function record(control: Control, request: FastifyRequest, reply: FastifyReply): void {
+  const { method, url } = request;
+  const route = request.routeOptions.url ?? 'none';
+  const seconds = reply.elapsedTime / 1000;
+  control.metrics.httpSeconds.observe({ method, route, status: String(reply.statusCode) }, seconds);
+  const global = request.headers['x-openstack-request-id'];
+  control.log.debug(
+    {
+      request: request.id,
+      ...(typeof global === 'string' && GLOBAL_ID.test(global) && { globalRequest: global }),
+      method,
+      url,
+      status: reply.statusCode,
+      ms: Math.round(reply.elapsedTime * 10) / 10,
+    },
+    'request',
+  );
+}
+
+/** The same host has the same id at every start. */
+function uuidFrom(text: string): string {
+  const hex = createHash('sha256').update(text).digest('hex').slice(0, 32).split('');
+  hex[12] = '4';
+  hex[16] = '8';
+  return hex.join('').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
+}

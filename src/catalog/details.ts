@@ -1,0 +1,118 @@
+/**
+ * What hangs on volumes and snapshots: metadata and attachments. Read for a whole page at once, so that a listing
+ * costs the same number of queries however long it is.
+ */
+import type { AttachmentRow, Reader, Writer } from './schema.ts';
+
+export type MetadataScope = 'user' | 'image';
+export type Metadata = ReadonlyMap<string, string>;
+
+/** Ids per query: below what any SQL database takes as parameters. */
+const IDS_PER_QUERY = 1000;
+
+export async function metadataOf(reader: Reader, ownerId: string, scope: MetadataScope): Promise<Map<string, string>> {
+  const rows = await reader
+    .selectFrom('metadata')
+    .select(['key', 'value'])
+    .where('owner_id', '=', ownerId)
+    .where('scope', '=', scope)
+    .orderBy('key')
+    .execute();
+  return new Map(rows.map((row) => [row.key, row.value]));
+}
+
+export type MetadataByOwner = { readonly user: Map<string, Metadata>; readonly image: Map<string, Metadata> };
+
+export async function metadataOfAll(reader: Reader, ownerIds: readonly string[]): Promise<MetadataByOwner> {
+  const found = { user: new Map<string, Map<string, string>>(), image: new Map<string, Map<string, string>>() };
+  for (const ids of pages(ownerIds)) {
+    const rows = await reader.selectFrom('metadata').selectAll().where('owner_id', 'in', ids).orderBy('key').execute();
+    for (const row of rows) {
+      const owners = found[row.scope];
+      const known = owners.get(row.owner_id) ?? new Map<string, string>();
+      owners.set(row.owner_id, known.set(row.key, row.value));
+    }
+  }
+  return found;
+}
+
+export async function mergeMetadata(
+  writer: Writer,
+  owner: { id: string; scope: MetadataScope },
+  entries: Iterable<readonly [string, string]>,
+): Promise<void> {
+  const values = [...entries].map(([key, value]) => ({ owner_id: owner.id, scope: owner.scope, key, value }));
+  if (values.length === 0) return;
+  await writer
+    .insertInto('metadata')
+    .values(values)
+    .onConflict((conflict) =>
+      conflict.columns(['owner_id', 'scope', 'key']).doUpdateSet((row) => ({ value: row.ref('excluded.value') })),
+    )
+    .execute();
+}
+
+export async function replaceMetadata(
+  writer: Writer,
+  owner: { id: string; scope: MetadataScope },
+  entries: Iterable<readonly [string, string]>,
+): Promise<void> {
+  await writer.deleteFrom('metadata').where('owner_id', '=', owner.id).where('scope', '=', owner.scope).execute();
+  await mergeMetadata(writer, owner, entries);
+}
+
+/** False when there was no such key. */
+export async function removeMetadata(
+  writer: Writer,
+  owner: { id: string; scope: MetadataScope; key: string },
+): Promise<boolean> {
+  const removed = await writer
+    .deleteFrom('metadata')
+    .where('owner_id', '=', owner.id)
+    .where('scope', '=', owner.scope)
+    .where('key', '=', owner.key)
+    .executeTakeFirst();
+  return removed.numDeletedRows > 0n;
+}
+
+export async function attachmentsOf(reader: Reader, volumeId: string): Promise<AttachmentRow[]> {
+  return reader
+    .selectFrom('attachments')
+    .selectAll()
+    .where('volume_id', '=', volumeId)
+    .orderBy('attached_at')
+    .execute();
+}
+
+export async function attachmentsOfAll(
+  reader: Reader,
+  volumeIds: readonly string[],
+): Promise<Map<string, AttachmentRow[]>> {
+  const found = new Map<string, AttachmentRow[]>();
+  for (const ids of pages(volumeIds)) {
+    const rows = await reader
+      .selectFrom('attachments')
+      .selectAll()
+      .where('volume_id', 'in', ids)
+      .orderBy('attached_at')
+      .execute();
+    for (const row of rows) found.set(row.volume_id, [...(found.get(row.volume_id) ?? []), row]);
+  }
+  return found;
+}
+
+export async function insertAttachment(writer: Writer, row: AttachmentRow): Promise<void> {
+  await writer.insertInto('attachments').values(row).execute();
+}
+
+export async function removeAttachment(writer: Writer, id: string): Promise<void> {
+  await writer.deleteFrom('attachments').where('id', '=', id).execute();
+}
+
+export async function removeAttachmentsOf(writer: Writer, volumeId: string): Promise<void> {
+  await writer.deleteFrom('attachments').where('volume_id', '=', volumeId).execute();
+}
+
+function* pages(ids: readonly string[]): Generator<readonly string[]> {
+  for (let first = 0; first < ids.length; first += IDS_PER_QUERY) yield ids.slice(first, first + IDS_PER_QUERY);
+}

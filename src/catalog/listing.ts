@@ -1,0 +1,111 @@
+/**
+ * One page of a listing: filters, order and a marker, turned into conditions that an index can serve (keyset, no
+ * offset scan where a marker is given). It knows columns, not what they mean.
+ */
+import { type ExpressionBuilder, type ExpressionWrapper, type RawBuilder, type SqlBool, sql } from 'kysely';
+import type { Schema } from './schema.ts';
+
+type Value = string | number | null;
+
+export type Compare = '=' | '!=' | '<' | '<=' | '>' | '>=';
+
+export type Filter<Column extends string> =
+  | { readonly kind: 'compare'; readonly column: Column; readonly is: Compare; readonly value: Value }
+  | { readonly kind: 'contains'; readonly column: Column; readonly text: string }
+  | { readonly kind: 'metadata'; readonly scope: 'user' | 'image'; readonly key: string; readonly value: string }
+  | { readonly kind: 'nothing' };
+
+export type Order<Column extends string> = { readonly column: Column; readonly descending: boolean };
+
+export type Listing<Column extends string> = {
+  /** Null: every project. */
+  readonly projectId: string | null;
+  readonly filters: readonly Filter<Column>[];
+  readonly order: readonly Order<Column>[];
+  /** The id after which the page begins. */
+  readonly marker: string | null;
+  readonly offset: number;
+  readonly limit: number;
+};
+
+type Builder = ExpressionBuilder<Schema, 'volumes' | 'snapshots'>;
+type Condition = ExpressionWrapper<Schema, 'volumes' | 'snapshots', SqlBool>;
+
+/** What rows must fulfil, without the page. */
+export function matching<Column extends string>(
+  table: 'volumes' | 'snapshots',
+  listing: Pick<Listing<Column>, 'projectId' | 'filters'>,
+): (builder: Builder) => Condition {
+  return (builder) => {
+    const conditions = listing.filters.map((filter) => filtered(builder, table, filter));
+    if (listing.projectId !== null) conditions.push(builder(sql.ref(`${table}.project_id`), '=', listing.projectId));
+    return builder.and(conditions);
+  };
+}
+
+function filtered<Column extends string>(builder: Builder, table: string, filter: Filter<Column>): Condition {
+  switch (filter.kind) {
+    case 'nothing':
+      return builder.and([sql<SqlBool>`1 = 0`]);
+    case 'compare': {
+      const column = sql.ref(`${table}.${filter.column}`);
+      if (filter.value === null) return builder(column, filter.is === '!=' ? 'is not' : 'is', null);
+      return builder(column, filter.is, filter.value);
+    }
+    case 'contains': {
+      const pattern = `%${filter.text.replace(/[\\%_]/g, (sign) => `\\${sign}`)}%`;
+      return builder.and([sql<SqlBool>`${sql.ref(`${table}.${filter.column}`)} like ${pattern} escape '\\'`]);
+    }
+    case 'metadata':
+      return builder.exists(
+        builder
+          .selectFrom('metadata')
+          .select(sql.lit(1).as('one'))
+          .where('metadata.owner_id', '=', sql.ref<string>(`${table}.id`))
+          .where('metadata.scope', '=', filter.scope)
+          .where('metadata.key', '=', filter.key)
+          .where('metadata.value', '=', filter.value),
+      );
+  }
+}
+
+/** Columns without a value in some rows. For the others the conditions stay simple enough for an index. */
+const NULLABLE = new Set<string>(['name', 'description', 'updated_at', 'snapshot_id', 'source_volume_id']);
+
+/** The rows that come after `marker` in this order. Nulls sort lowest. */
+export function after<Column extends string>(
+  table: 'volumes' | 'snapshots',
+  order: readonly Order<Column>[],
+  marker: Readonly<Record<string, Value>>,
+): (builder: Builder) => Condition {
+  return (builder) => {
+    const first = order[0];
+    const plain = order.every(({ column, descending }) => descending === first?.descending && !NULLABLE.has(column));
+    if (plain) {
+      const columns = sql.join(order.map(({ column }) => sql.ref(`${table}.${column}`)));
+      const values = sql.join(order.map(({ column }) => marker[column] ?? null));
+      return builder.and([sql<SqlBool>`(${columns}) ${sql.raw(first?.descending ? '<' : '>')} (${values})`]);
+    }
+    const alternatives: Condition[] = [];
+    const equal: Condition[] = [];
+    for (const { column, descending } of order) {
+      const reference = sql.ref<Value>(`${table}.${column}`);
+      const value = marker[column] ?? null;
+      const beyond = later(builder, reference, { value, descending, nullable: NULLABLE.has(column) });
+      if (beyond !== null) alternatives.push(builder.and([...equal, beyond]));
+      equal.push(value === null ? builder(reference, 'is', null) : builder(reference, '=', value));
+    }
+    return builder.or(alternatives);
+  };
+}
+
+function later(
+  builder: Builder,
+  reference: RawBuilder<Value>,
+  { value, descending, nullable }: { value: Value; descending: boolean; nullable: boolean },
+): Condition | null {
+  if (value === null) return descending ? null : builder(reference, 'is not', null);
+  if (!descending) return builder(reference, '>', value);
+  const lower = builder(reference, '<', value);
+  return nullable ? builder.or([lower, builder(reference, 'is', null)]) : lower;
+}

@@ -1,0 +1,127 @@
+/**
+ * The rows of the catalog: what users see. Booleans are 0 or 1, times are microseconds since 1970, sizes of volumes and
+ * snapshots are GiB, what is JSON says so. No rule about volumes is here; those are in `control`.
+ */
+import type { Insertable, Kysely, Selectable, Transaction } from 'kysely';
+
+type VolumeTable = {
+  id: string;
+  project_id: string;
+  user_id: string;
+  name: string | null;
+  description: string | null;
+  size_gib: number;
+  /** Set while an extension is under way: what is charged against the quota. */
+  target_size_gib: number | null;
+  status: string;
+  /** The status to go back to when the work under way ends. */
+  previous_status: string | null;
+  /** Why the last work on it failed. */
+  failure: string | null;
+  availability_zone: string;
+  type_id: string;
+  snapshot_id: string | null;
+  source_volume_id: string | null;
+  bootable: number;
+  /** Null until somebody set it. */
+  read_only: number | null;
+  created_at: number;
+  updated_at: number | null;
+};
+
+type SnapshotTable = {
+  id: string;
+  project_id: string;
+  user_id: string;
+  volume_id: string;
+  type_id: string;
+  name: string | null;
+  description: string | null;
+  size_gib: number;
+  status: string;
+  previous_status: string | null;
+  failure: string | null;
+  progress: string;
+  availability_zone: string;
+  created_at: number;
+  updated_at: number | null;
+};
+
+type MetadataTable = {
+  owner_id: string;
+  /** `user` is what users set; `image` is what Cinder calls image metadata. */
+  scope: 'user' | 'image';
+  key: string;
+  value: string;
+};
+
+type AttachmentTable = {
+  id: string;
+  volume_id: string;
+  instance_id: string | null;
+  host_name: string | null;
+  device: string;
+  mode: string;
+  attached_at: number;
+};
+
+type TypeTable = {
+  id: string;
+  name: string;
+  description: string | null;
+  is_public: number;
+  /** JSON object of strings. */
+  extra_specs: string;
+  created_at: number;
+};
+
+type QuotaTable = {
+  /** A project's own limits, or those of a class (`default`: for every project without its own). */
+  scope: 'project' | 'class';
+  scope_id: string;
+  resource: string;
+  hard_limit: number;
+};
+
+type TaskTable = {
+  id: string;
+  kind: string;
+  /** JSON; its shape is the kind's. */
+  args: string;
+  /** JSON, or null at the beginning. */
+  cursor: string | null;
+  attempts: number;
+  state: 'running' | 'failed';
+  failure: string | null;
+  /** The object it works on. */
+  subject: string;
+  /** Order of acceptance, also across restarts. */
+  created_at: number;
+  updated_at: number;
+};
+
+type AppliedMigrationTable = { name: string; applied_at: number };
+
+export type Schema = {
+  volumes: VolumeTable;
+  snapshots: SnapshotTable;
+  metadata: MetadataTable;
+  attachments: AttachmentTable;
+  types: TypeTable;
+  quotas: QuotaTable;
+  tasks: TaskTable;
+  applied_migrations: AppliedMigrationTable;
+};
+
+export type VolumeRow = Readonly<Selectable<VolumeTable>>;
+export type SnapshotRow = Readonly<Selectable<SnapshotTable>>;
+export type AttachmentRow = Readonly<Selectable<AttachmentTable>>;
+export type TypeRow = Readonly<Selectable<TypeTable>>;
+export type TaskRow = Readonly<Selectable<TaskTable>>;
+export type NewVolumeRow = Readonly<Insertable<VolumeTable>>;
+export type NewSnapshotRow = Readonly<Insertable<SnapshotTable>>;
+
+/** Where rows can be read: the catalog as committed, or as a write under way sees it. */
+export type Reader = Kysely<Schema>;
+/** Where rows can be changed: inside one write. */
+export type Writer = Transaction<Schema>;

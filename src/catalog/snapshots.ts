@@ -1,0 +1,88 @@
+/**
+ * Rows of snapshots: found, listed, counted, written. What may be done with one is not known here.
+ */
+import { sql } from 'kysely';
+import { after, type Listing, matching } from './listing.ts';
+import type { NewSnapshotRow, Reader, SnapshotRow, Writer } from './schema.ts';
+import type { Totals } from './volumes.ts';
+
+export type SnapshotColumn =
+  | 'id'
+  | 'name'
+  | 'description'
+  | 'status'
+  | 'volume_id'
+  | 'size_gib'
+  | 'availability_zone'
+  | 'project_id'
+  | 'user_id'
+  | 'progress'
+  | 'created_at'
+  | 'updated_at';
+
+export async function findSnapshot(reader: Reader, id: string): Promise<SnapshotRow | undefined> {
+  return reader.selectFrom('snapshots').selectAll().where('id', '=', id).executeTakeFirst();
+}
+
+export async function insertSnapshot(writer: Writer, row: NewSnapshotRow): Promise<SnapshotRow> {
+  return writer.insertInto('snapshots').values(row).returningAll().executeTakeFirstOrThrow();
+}
+
+export type SnapshotChanges = Partial<
+  Pick<SnapshotRow, 'name' | 'description' | 'progress' | 'failure' | 'updated_at'>
+>;
+
+export async function updateSnapshot(
+  writer: Writer,
+  id: string,
+  changes: SnapshotChanges,
+): Promise<SnapshotRow | undefined> {
+  return writer.updateTable('snapshots').set(changes).where('id', '=', id).returningAll().executeTakeFirst();
+}
+
+export async function removeSnapshot(writer: Writer, id: string): Promise<void> {
+  await writer.deleteFrom('metadata').where('owner_id', '=', id).execute();
+  await writer.deleteFrom('snapshots').where('id', '=', id).execute();
+}
+
+/** Null when the marker is unknown. */
+export async function listSnapshots(reader: Reader, listing: Listing<SnapshotColumn>): Promise<SnapshotRow[] | null> {
+  let query = reader.selectFrom('snapshots').selectAll('snapshots').where(matching('snapshots', listing));
+  if (listing.marker !== null) {
+    const marker = await findSnapshot(reader, listing.marker);
+    if (marker === undefined) return null;
+    query = query.where(after('snapshots', listing.order, marker));
+  }
+  for (const { column, descending } of listing.order) query = query.orderBy(column, descending ? 'desc' : 'asc');
+  return query.limit(listing.limit).offset(listing.offset).execute();
+}
+
+export async function totalSnapshots(
+  reader: Reader,
+  listing: Pick<Listing<SnapshotColumn>, 'projectId' | 'filters'>,
+): Promise<Totals> {
+  const row = await reader
+    .selectFrom('snapshots')
+    .select([sql<number>`count(*)`.as('count'), sql<number>`coalesce(sum(snapshots.size_gib), 0)`.as('size')])
+    .where(matching('snapshots', listing))
+    .executeTakeFirstOrThrow();
+  return { count: Number(row.count), sizeGib: Number(row.size) };
+}
+
+/** Newest first. */
+export async function snapshotsOf(reader: Reader, volumeId: string): Promise<SnapshotRow[]> {
+  return reader
+    .selectFrom('snapshots')
+    .selectAll()
+    .where('volume_id', '=', volumeId)
+    .orderBy('created_at', 'desc')
+    .execute();
+}
+
+export async function snapshotsInStatus(reader: Reader, statuses: readonly string[]): Promise<SnapshotRow[]> {
+  return reader.selectFrom('snapshots').selectAll().where('status', 'in', statuses).orderBy('created_at').execute();
+}
+
+export async function allSnapshots(reader: Reader): Promise<SnapshotRow[]> {
+  return reader.selectFrom('snapshots').selectAll().orderBy('created_at').execute();
+}

@@ -1,0 +1,47 @@
+/**
+ * The one statement that writes a status: compare and set. `control/states.ts` is its only caller.
+ */
+import type { Reader, SnapshotRow, VolumeRow, Writer } from './schema.ts';
+
+export type StatusChange = {
+  readonly id: string;
+  /** Null: whatever it is. */
+  readonly from: readonly string[] | null;
+  readonly to: string;
+  /** What `previous_status` becomes: the status before, nothing, or what it is. */
+  readonly previous: 'remember' | 'forget' | 'keep';
+  readonly nowUs: number;
+};
+
+type Rows = { volumes: VolumeRow; snapshots: SnapshotRow };
+
+/** The row as changed; nothing when it is gone or in another status. */
+export async function changeStatus<Table extends keyof Rows>(
+  writer: Writer,
+  table: Table,
+  change: StatusChange,
+): Promise<Rows[Table] | undefined> {
+  let query = writer
+    .updateTable(table as 'volumes')
+    .set((row) => ({
+      status: change.to,
+      updated_at: change.nowUs,
+      ...(change.previous === 'remember' && { previous_status: row.ref('status') }),
+      ...(change.previous === 'forget' && { previous_status: null }),
+    }))
+    .where('id', '=', change.id);
+  if (change.from !== null) query = query.where('status', 'in', change.from);
+  return (await query.returningAll().executeTakeFirst()) as Rows[Table] | undefined;
+}
+
+export async function statusOf(
+  reader: Reader,
+  table: keyof Rows,
+  id: string,
+): Promise<{ status: string; previous_status: string | null } | undefined> {
+  return reader
+    .selectFrom(table as 'volumes')
+    .select(['status', 'previous_status'])
+    .where('id', '=', id)
+    .executeTakeFirst();
+}

@@ -1,0 +1,125 @@
+/**
+ * Rows of volumes: found, listed, counted, written. Every change of a status is conditional on the status before, so of
+ * two racing requests one finds no row. Which changes are allowed is not known here.
+ */
+import { sql } from 'kysely';
+import { after, type Listing, matching } from './listing.ts';
+import type { NewVolumeRow, Reader, VolumeRow, Writer } from './schema.ts';
+
+export type VolumeColumn =
+  | 'id'
+  | 'name'
+  | 'description'
+  | 'status'
+  | 'size_gib'
+  | 'availability_zone'
+  | 'bootable'
+  | 'type_id'
+  | 'snapshot_id'
+  | 'source_volume_id'
+  | 'project_id'
+  | 'user_id'
+  | 'created_at'
+  | 'updated_at';
+
+export async function findVolume(reader: Reader, id: string): Promise<VolumeRow | undefined> {
+  return reader.selectFrom('volumes').selectAll().where('id', '=', id).executeTakeFirst();
+}
+
+export async function insertVolume(writer: Writer, row: NewVolumeRow): Promise<VolumeRow> {
+  return writer.insertInto('volumes').values(row).returningAll().executeTakeFirstOrThrow();
+}
+
+export type VolumeChanges = Partial<
+  Pick<
+    VolumeRow,
+    | 'name'
+    | 'description'
+    | 'size_gib'
+    | 'target_size_gib'
+    | 'bootable'
+    | 'read_only'
+    | 'failure'
+    | 'type_id'
+    | 'updated_at'
+  >
+>;
+
+export async function updateVolume(writer: Writer, id: string, changes: VolumeChanges): Promise<VolumeRow | undefined> {
+  return writer.updateTable('volumes').set(changes).where('id', '=', id).returningAll().executeTakeFirst();
+}
+
+/** The row with its own details; the caller has seen to it that nothing refers to it. */
+export async function removeVolume(writer: Writer, id: string): Promise<void> {
+  await writer.deleteFrom('metadata').where('owner_id', '=', id).execute();
+  await writer.deleteFrom('attachments').where('volume_id', '=', id).execute();
+  await writer.deleteFrom('volumes').where('id', '=', id).execute();
+}
+
+/** Null when the marker is unknown. */
+export async function listVolumes(reader: Reader, listing: Listing<VolumeColumn>): Promise<VolumeRow[] | null> {
+  let query = reader.selectFrom('volumes').selectAll('volumes').where(matching('volumes', listing));
+  if (listing.marker !== null) {
+    const marker = await findVolume(reader, listing.marker);
+    if (marker === undefined) return null;
+    query = query.where(after('volumes', listing.order, marker));
+  }
+  for (const { column, descending } of listing.order) query = query.orderBy(column, descending ? 'desc' : 'asc');
+  return query.limit(listing.limit).offset(listing.offset).execute();
+}
+
+export type Totals = { readonly count: number; readonly sizeGib: number };
+
+export async function totalVolumes(
+  reader: Reader,
+  listing: Pick<Listing<VolumeColumn>, 'projectId' | 'filters'>,
+): Promise<Totals> {
+  const row = await reader
+    .selectFrom('volumes')
+    .select([sql<number>`count(*)`.as('count'), sql<number>`coalesce(sum(volumes.size_gib), 0)`.as('size')])
+    .where(matching('volumes', listing))
+    .executeTakeFirstOrThrow();
+  return { count: Number(row.count), sizeGib: Number(row.size) };
+}
+
+/** The distinct metadata of the matching volumes. */
+export async function metadataOfVolumes(
+  reader: Reader,
+  listing: Pick<Listing<VolumeColumn>, 'projectId' | 'filters'>,
+): Promise<readonly { key: string; value: string }[]> {
+  return reader
+    .selectFrom('volumes')
+    .innerJoin('metadata', 'metadata.owner_id', 'volumes.id')
+    .select(['metadata.key', 'metadata.value'])
+    .distinct()
+    .where('metadata.scope', '=', 'user')
+    .where((builder) => matching('volumes', listing)(builder as never))
+    .orderBy('metadata.key')
+    .orderBy('metadata.value')
+    .execute();
+}
+
+/** Those that bear a name, two at most: one is what can be published, a second is why not. */
+export async function volumesNamed(reader: Reader, name: string): Promise<VolumeRow[]> {
+  return reader.selectFrom('volumes').selectAll().where('name', '=', name).limit(2).execute();
+}
+
+export async function volumesInStatus(reader: Reader, statuses: readonly string[]): Promise<VolumeRow[]> {
+  return reader.selectFrom('volumes').selectAll().where('status', 'in', statuses).orderBy('created_at').execute();
+}
+
+export async function allVolumes(reader: Reader): Promise<VolumeRow[]> {
+  return reader.selectFrom('volumes').selectAll().orderBy('created_at').execute();
+}
+
+export type StatusCount = { readonly status: string; readonly count: number; readonly sizeGib: number };
+
+export async function countByStatus(reader: Reader, table: 'volumes' | 'snapshots'): Promise<StatusCount[]> {
+  const rows = await reader
+    .selectFrom(table)
+    .select(['status', sql<number>`count(*)`.as('count'), sql<number>`sum(size_gib)`.as('size')])
+    .groupBy('status')
+    .orderBy('status')
+    .execute();
+  return rows.map((row) => ({ status: row.status, count: Number(row.count), sizeGib: Number(row.size) }));
+}

@@ -1,0 +1,184 @@
+/**
+ * Limits of a project, and the check that a new or growing object stays within them. The check runs in the write that
+ * adds the object, so two requests cannot share the last free place.
+ */
+import { Failure } from '../base/errors.ts';
+import { limitsOf, removeLimits, type Scope, setLimits, type Use, usesOf } from '../catalog/quotas.ts';
+import type { Reader, TypeRow } from '../catalog/schema.ts';
+import { listTypes } from '../catalog/types.ts';
+import { type Control, QUOTA_RESOURCES } from './control.ts';
+
+/** By resource; -1 is no limit. */
+export type Limits = ReadonlyMap<string, number>;
+export type QuotaUse = { readonly limit: number; readonly inUse: number; readonly reserved: number };
+
+const UNLIMITED = -1;
+const DEFAULT_CLASS = 'default';
+const PER_TYPE = ['volumes', 'gigabytes', 'snapshots'] as const;
+
+export type Charge = {
+  readonly projectId: string;
+  readonly type: TypeRow;
+  readonly volumes: number;
+  readonly snapshots: number;
+  readonly gigabytes: number;
+  /** The size of one volume afterwards; null where no volume grows. */
+  readonly volumeGib: number | null;
+};
+
+/** Refuses with `over_quota`, naming limit and use. */
+export async function charge(control: Control, reader: Reader, wanted: Charge): Promise<void> {
+  const limits = await effectiveLimits(control, reader, wanted.projectId);
+  const limitOf = (resource: string): number => limits.get(resource) ?? UNLIMITED;
+  const largest = limitOf('per_volume_gigabytes');
+  if (wanted.volumeGib !== null && largest !== UNLIMITED && wanted.volumeGib > largest) {
+    const reason = `VolumeSizeExceedsLimit: Requested volume size ${wanted.volumeGib}G is larger than maximum allowed limit ${largest}G.`;
+    throw new Failure('over_quota', { reason });
+  }
+  const suffixes = ['', `_${wanted.type.name}`];
+  const counted = suffixes.flatMap((suffix) => PER_TYPE.map((resource) => `${resource}${suffix}`));
+  if (counted.every((resource) => limitOf(resource) === UNLIMITED)) return;
+  const uses = await usesOf(reader, wanted.projectId);
+  for (const suffix of suffixes) {
+    const use = total(suffix === '' ? uses : uses.filter((line) => line.typeId === wanted.type.id));
+    checkCount({
+      resource: `volumes${suffix}`,
+      limit: limitOf(`volumes${suffix}`),
+      use: use.volumes,
+      add: wanted.volumes,
+    });
+    checkCount({
+      resource: `snapshots${suffix}`,
+      limit: limitOf(`snapshots${suffix}`),
+      use: use.snapshots,
+      add: wanted.snapshots,
+    });
+    checkSize({
+      suffix,
+      limit: limitOf(`gigabytes${suffix}`),
+      use: use.gigabytes + use.growing,
+      add: wanted.gigabytes,
+    });
+  }
+}
+
+type Check = { readonly limit: number; readonly use: number; readonly add: number };
+
+function checkCount({ resource, limit, use, add }: Check & { resource: string }): void {
+  if (limit === UNLIMITED || add === 0 || use + add <= limit) return;
+  const name = resource.startsWith('volumes') ? 'Volume' : 'Snapshot';
+  const reason = `${name}LimitExceeded: Maximum number of ${name.toLowerCase()}s allowed (${limit}) exceeded for quota '${resource}'.`;
+  throw new Failure('over_quota', { reason });
+}
+
+function checkSize({ suffix, limit, use, add }: Check & { suffix: string }): void {
+  if (limit === UNLIMITED || add === 0 || use + add <= limit) return;
+  const reason =
+    `VolumeSizeExceedsAvailableQuota: Requested volume or snapshot exceeds allowed gigabytes${suffix} quota. ` +
+    `Requested ${add}G, quota is ${limit}G and ${use}G has been consumed.`;
+  throw new Failure('over_quota', { reason });
+}
+
+type Total = { volumes: number; snapshots: number; gigabytes: number; growing: number };
+
+function total(uses: readonly Use[]): Total {
+  const sum: Total = { volumes: 0, snapshots: 0, gigabytes: 0, growing: 0 };
+  for (const use of uses) {
+    sum.volumes += use.volumes;
+    sum.snapshots += use.snapshots;
+    sum.gigabytes += use.volumeGib + use.snapshotGib;
+    sum.growing += use.growingGib;
+  }
+  return sum;
+}
+
+/** Every resource there is, with the limit of the class `default`. */
+export async function defaultLimits(control: Control, reader: Reader): Promise<Map<string, number>> {
+  const limits = new Map<string, number>();
+  for (const resource of QUOTA_RESOURCES) limits.set(resource, control.settings.quotaDefaults[resource]);
+  for (const type of await listTypes(reader))
+    for (const resource of PER_TYPE) limits.set(`${resource}_${type.name}`, UNLIMITED);
+  return overlaid(limits, await limitsOf(reader, { scope: 'class', id: DEFAULT_CLASS }));
+}
+
+export async function effectiveLimits(control: Control, reader: Reader, projectId: string): Promise<Limits> {
+  const limits = await defaultLimits(control, reader);
+  return overlaid(limits, await limitsOf(reader, { scope: 'project', id: projectId }));
+}
+
+export async function classLimits(control: Control, name: string): Promise<Limits> {
+  const { reader } = control.catalog;
+  const limits = await defaultLimits(control, reader);
+  return overlaid(limits, await limitsOf(reader, { scope: 'class', id: name }));
+}
+
+/** Limits of types that are gone are no longer shown. */
+function overlaid(limits: Map<string, number>, own: Limits): Map<string, number> {
+  for (const [resource, limit] of own) if (limits.has(resource)) limits.set(resource, limit);
+  return limits;
+}
+
+export async function quotaUse(control: Control, projectId: string): Promise<ReadonlyMap<string, QuotaUse>> {
+  const { reader } = control.catalog;
+  const limits = await effectiveLimits(control, reader, projectId);
+  return useUnder(reader, projectId, limits);
+}
+
+async function useUnder(reader: Reader, projectId: string, limits: Limits): Promise<Map<string, QuotaUse>> {
+  const uses = await usesOf(reader, projectId);
+  const totals = new Map<string, Total>([['', total(uses)]]);
+  for (const type of await listTypes(reader))
+    totals.set(`_${type.name}`, total(uses.filter((line) => line.typeId === type.id)));
+  const found = new Map<string, QuotaUse>();
+  for (const [resource, limit] of limits) found.set(resource, { limit, inUse: 0, reserved: 0 });
+  for (const [suffix, use] of totals) {
+    const set = (resource: string, inUse: number, reserved: number): void => {
+      const limit = limits.get(`${resource}${suffix}`);
+      if (limit !== undefined) found.set(`${resource}${suffix}`, { limit, inUse, reserved });
+    };
+    set('volumes', use.volumes, 0);
+    set('snapshots', use.snapshots, 0);
+    set('gigabytes', use.gigabytes, use.growing);
+  }
+  return found;
+}
+
+export async function updateQuota(control: Control, projectId: string, wanted: Limits): Promise<Limits> {
+  await control.catalog.write(async (writer) => {
+    const limits = await effectiveLimits(control, writer, projectId);
+    refuseUnknown(limits, wanted);
+    const uses = await useUnder(writer, projectId, limits);
+    for (const [resource, limit] of wanted) {
+      const use = uses.get(resource);
+      const used = use === undefined ? 0 : use.inUse + use.reserved;
+      if (limit === UNLIMITED || resource === 'per_volume_gigabytes' || limit >= used) continue;
+      const reason =
+        `Quota ${resource} limit must be equal or greater than existing resources. ` +
+        `Current usage is ${used} and the requested limit is ${limit}.`;
+      throw new Failure('bad_request', { reason });
+    }
+    await setLimits(writer, { scope: 'project', id: projectId }, wanted);
+  });
+  return effectiveLimits(control, control.catalog.reader, projectId);
+}
+
+export async function resetQuota(control: Control, projectId: string): Promise<void> {
+  const scope: Scope = { scope: 'project', id: projectId };
+  await control.catalog.write((writer) => removeLimits(writer, scope));
+}
+
+export async function updateClass(control: Control, name: string, wanted: Limits): Promise<Limits> {
+  await control.catalog.write(async (writer) => {
+    refuseUnknown(await defaultLimits(control, writer), wanted);
+    await setLimits(writer, { scope: 'class', id: name }, wanted);
+  });
+  return classLimits(control, name);
+}
+
+function refuseUnknown(limits: Limits, wanted: Limits): void {
+  const unknown = [...wanted.keys()].filter((resource) => !limits.has(resource));
+  if (unknown.length === 0) return;
+  throw new Failure('bad_request', {
+    reason: `Invalid input received: Bad key(s) in quota set: ${unknown.join(', ')}`,
+  });
+}

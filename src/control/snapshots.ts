@@ -1,0 +1,131 @@
+/**
+ * The verbs of snapshots, made like those of volumes.
+ */
+import { Failure } from '../base/errors.ts';
+import { type Metadata, mergeMetadata, metadataOfAll } from '../catalog/details.ts';
+import type { Listing } from '../catalog/listing.ts';
+import type { SnapshotRow } from '../catalog/schema.ts';
+import {
+  insertSnapshot,
+  listSnapshots as listRows,
+  type SnapshotColumn,
+  totalSnapshots,
+  updateSnapshot as updateRow,
+} from '../catalog/snapshots.ts';
+import { findType } from '../catalog/types.ts';
+import type { Totals } from '../catalog/volumes.ts';
+import { type Control, refuseWhileConnected } from './control.ts';
+import { charge } from './quotas.ts';
+import { begin, type Caller, initialStatus, requireStatus, visibleSnapshot, visibleVolume } from './states.ts';
+import { defaultType } from './types.ts';
+
+export type Snapshot = { readonly row: SnapshotRow; readonly metadata: Metadata };
+
+export type NewSnapshot = {
+  readonly volumeId: string;
+  readonly name: string | null;
+  readonly description: string | null;
+  readonly metadata: Metadata;
+  /** Also of a volume in use. */
+  readonly alsoInUse: boolean;
+};
+
+export async function createSnapshot(control: Control, caller: Caller, wanted: NewSnapshot): Promise<Snapshot> {
+  const { volumeId } = wanted;
+  const { row, task } = await control.catalog.write(async (writer) => {
+    const volume = await visibleVolume(writer, caller, volumeId);
+    requireStatus(volume, wanted.alsoInUse ? 'snapshot a volume in use' : 'snapshot a volume');
+    const type = (await findType(writer, volume.type_id)) ?? (await defaultType(writer));
+    await charge(control, writer, {
+      projectId: caller.projectId,
+      type,
+      volumes: 0,
+      snapshots: 1,
+      gigabytes: volume.size_gib,
+      volumeGib: null,
+    });
+    const inserted = await insertSnapshot(writer, {
+      id: control.newId(),
+      project_id: caller.projectId,
+      user_id: caller.userId,
+      volume_id: volumeId,
+      type_id: type.id,
+      name: wanted.name,
+      description: wanted.description,
+      size_gib: volume.size_gib,
+      status: initialStatus('snapshots'),
+      previous_status: null,
+      failure: null,
+      progress: '0%',
+      availability_zone: volume.availability_zone,
+      created_at: control.nowUs(),
+      updated_at: null,
+    });
+    await mergeMetadata(writer, { id: inserted.id, scope: 'user' }, wanted.metadata);
+    const args = { snapshotId: inserted.id, volumeId };
+    const accepted = await control.tasks.accept(writer, { kind: 'create-snapshot', subject: inserted.id, args });
+    return { row: inserted, task: accepted };
+  });
+  control.tasks.start(task);
+  return { row, metadata: wanted.metadata };
+}
+
+export async function getSnapshot(control: Control, caller: Caller, id: string): Promise<Snapshot> {
+  const row = await visibleSnapshot(control.catalog.reader, caller, id);
+  const [snapshot] = await withMetadata(control, [row]);
+  if (snapshot === undefined) throw new Failure('not_found', { kind: 'Snapshot', id });
+  return snapshot;
+}
+
+export async function listSnapshots(control: Control, listing: Listing<SnapshotColumn>): Promise<Snapshot[]> {
+  const rows = await listRows(control.catalog.reader, listing);
+  if (rows === null) throw new Failure('not_found', { kind: 'Snapshot', id: listing.marker });
+  return withMetadata(control, rows);
+}
+
+export async function countSnapshots(
+  control: Control,
+  listing: Pick<Listing<SnapshotColumn>, 'projectId' | 'filters'>,
+): Promise<Totals> {
+  return totalSnapshots(control.catalog.reader, listing);
+}
+
+async function withMetadata(control: Control, rows: readonly SnapshotRow[]): Promise<Snapshot[]> {
+  const ids = rows.map((row) => row.id);
+  const metadata = await metadataOfAll(control.catalog.reader, ids);
+  return rows.map((row) => ({ row, metadata: metadata.user.get(row.id) ?? new Map<string, string>() }));
+}
+
+export async function updateSnapshot(
+  control: Control,
+  caller: Caller,
+  wanted: { id: string; update: { readonly name?: string | null; readonly description?: string | null } },
+): Promise<Snapshot> {
+  const { id, update } = wanted;
+  await control.catalog.write(async (writer) => {
+    await visibleSnapshot(writer, caller, id);
+    await updateRow(writer, id, {
+      ...(update.name !== undefined && { name: update.name }),
+      ...(update.description !== undefined && { description: update.description }),
+      updated_at: control.nowUs(),
+    });
+  });
+  return getSnapshot(control, caller, id);
+}
+
+export async function deleteSnapshot(
+  control: Control,
+  caller: Caller,
+  { id, force }: { id: string; force: boolean },
+): Promise<void> {
+  await visibleSnapshot(control.catalog.reader, caller, id);
+  await refuseWhileConnected(control, { kind: 'snapshot', id, ids: [id], code: 'wrong_state' });
+  const task = await control.catalog.write(async (writer) => {
+    const row = await visibleSnapshot(writer, caller, id);
+    const action = force ? 'force-delete' : 'delete';
+    await begin(writer, { table: 'snapshots', id, action, nowUs: control.nowUs() });
+    const args = { snapshotId: id, volumeId: row.volume_id };
+    return control.tasks.accept(writer, { kind: 'delete-snapshot', subject: id, args });
+  });
+  control.tasks.start(task);
+}

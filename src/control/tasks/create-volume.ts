@@ -1,0 +1,55 @@
+/**
+ * Makes a volume in the backend, empty or as a copy, and publishes it before it is called available. If that fails,
+ * what came into being is removed again.
+ */
+import { Type } from 'typebox';
+import { Failure } from '../../base/errors.ts';
+import { updateVolume } from '../../catalog/volumes.ts';
+import { type Control, GIB } from '../control.ts';
+import { finish } from '../states.ts';
+import { taskKind } from './kind.ts';
+
+export const CreateVolumeArgs = Type.Object({
+  volumeId: Type.String(),
+  sizeGib: Type.Integer(),
+  sourceId: Type.Union([Type.String(), Type.Null()]),
+});
+
+export const createVolumeTask = taskKind(CreateVolumeArgs, {
+  locks: ({ volumeId, sourceId }) => ({ writes: [volumeId], reads: sourceId === null ? [] : [sourceId] }),
+
+  async run(control, { volumeId, sizeGib, sourceId }) {
+    try {
+      await control.backend.createVolume({ id: volumeId, sizeBytes: sizeGib * GIB, sourceId });
+      await control.exports.publishVolume(volumeId);
+    } catch (error) {
+      if (error instanceof Failure && error.code !== 'shutting_down') await undo(control, volumeId);
+      throw error;
+    }
+  },
+
+  async done(control, writer, { volumeId }) {
+    const nowUs = control.nowUs();
+    await finish(writer, { table: 'volumes', id: volumeId, action: 'create', nowUs, outcome: 'done' });
+  },
+
+  async failed(control, writer, { volumeId }, reason) {
+    const nowUs = control.nowUs();
+    await finish(writer, { table: 'volumes', id: volumeId, action: 'create', nowUs, outcome: 'failed' });
+    await updateVolume(writer, volumeId, { failure: reason });
+  },
+
+  async after(control, { volumeId }) {
+    await control.exports.refreshVolume(volumeId);
+  },
+});
+
+/** As far as possible: a volume in `error` can be deleted, and that removes what is left. */
+async function undo(control: Control, volumeId: string): Promise<void> {
+  try {
+    await control.exports.withdraw(volumeId);
+    await control.backend.delete(volumeId);
+  } catch (error) {
+    control.log.warn({ volumeId, err: error }, 'what is left of a failed volume goes when the volume is deleted');
+  }
+}

@@ -1,0 +1,43 @@
+/**
+ * What a kind of task consists of. Its name and the shape of its arguments are kept in the catalog and must go on
+ * being readable; its steps are idempotent, because a crash after any of them repeats them.
+ */
+import type { Static, TSchema } from 'typebox';
+import { Check } from 'typebox/value';
+import type { Writer } from '../../catalog/schema.ts';
+import type { Control } from '../control.ts';
+
+/** What a task changes, and what it needs to stay as it is; never the same id in both. */
+export type Locks = { readonly writes: readonly string[]; readonly reads: readonly string[] };
+
+export interface TaskKind<Args = unknown> {
+  decode(plain: unknown): Args;
+  locks(args: Args): Locks;
+  /** The work outside the catalog. */
+  run(control: Control, args: Args): Promise<void>;
+  /** Its end in the catalog, in the commit that removes the task. */
+  done(control: Control, writer: Writer, args: Args): Promise<void>;
+  failed(control: Control, writer: Writer, args: Args, reason: string): Promise<void>;
+  /** What follows from the end and is repeated at every start anyway. */
+  after(control: Control, args: Args): Promise<void>;
+}
+
+/** A kind whose arguments have this shape. Erases the shape, so that all kinds fit one table. */
+export function taskKind<Schema extends TSchema>(
+  schema: Schema,
+  kind: Omit<TaskKind<Static<Schema>>, 'decode'>,
+): TaskKind {
+  const decoded = (plain: unknown): Static<Schema> => {
+    if (!Check(schema, plain))
+      throw new Error(`a task's arguments are not what this version writes: ${JSON.stringify(plain)}`);
+    return plain;
+  };
+  return {
+    decode: decoded,
+    locks: (args) => kind.locks(decoded(args)),
+    run: (control, args) => kind.run(control, decoded(args)),
+    done: (control, writer, args) => kind.done(control, writer, decoded(args)),
+    failed: (control, writer, args, reason) => kind.failed(control, writer, decoded(args), reason),
+    after: (control, args) => kind.after(control, decoded(args)),
+  };
+}

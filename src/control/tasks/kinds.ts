@@ -1,0 +1,29 @@
+/** All kinds of task by the name they have in the catalog. */
+import type { Static } from 'typebox';
+import { type CreateSnapshotArgs, createSnapshotTask } from './create-snapshot.ts';
+import { type CreateVolumeArgs, createVolumeTask } from './create-volume.ts';
+import { type DeleteSnapshotArgs, deleteSnapshotTask } from './delete-snapshot.ts';
+import { type DeleteVolumeArgs, deleteVolumeTask } from './delete-volume.ts';
+import { type ExtendVolumeArgs, extendVolumeTask } from './extend-volume.ts';
+import type { TaskKind } from './kind.ts';
+import { type RevertVolumeArgs, revertVolumeTask } from './revert-volume.ts';
+
+export const KINDS = {
+  'create-volume': createVolumeTask,
+  'delete-volume': deleteVolumeTask,
+  'extend-volume': extendVolumeTask,
+  'revert-volume': revertVolumeTask,
+  'create-snapshot': createSnapshotTask,
+  'delete-snapshot': deleteSnapshotTask,
+} as const satisfies Record<string, TaskKind>;
+
+export type TaskKindName = keyof typeof KINDS;
+
+export type TaskArgs = {
+  'create-volume': Static<typeof CreateVolumeArgs>;
+  'delete-volume': Static<typeof DeleteVolumeArgs>;
+  'extend-volume': Static<typeof ExtendVolumeArgs>;
+  'revert-volume': Static<typeof RevertVolumeArgs>;
+  'create-snapshot': Static<typeof CreateSnapshotArgs>;
+  'delete-snapshot': Static<typeof DeleteSnapshotArgs>;
+};

@@ -1,0 +1,323 @@
+/**
+ * The verbs of volumes. Each checks, changes the status and accepts the work in one write, and answers before the work
+ * is done. It knows neither HTTP nor SQL, and what a field is called on the wire.
+ */
+import { Failure } from '../base/errors.ts';
+import {
+  attachmentsOf,
+  attachmentsOfAll,
+  type Metadata,
+  mergeMetadata,
+  metadataOfAll,
+  replaceMetadata,
+} from '../catalog/details.ts';
+import type { Listing } from '../catalog/listing.ts';
+import type { AttachmentRow, Reader, TypeRow, VolumeRow, Writer } from '../catalog/schema.ts';
+import { snapshotsOf } from '../catalog/snapshots.ts';
+import { findType, listTypes } from '../catalog/types.ts';
+import {
+  insertVolume,
+  listVolumes as listRows,
+  metadataOfVolumes,
+  type Totals,
+  totalVolumes,
+  updateVolume as updateRow,
+  type VolumeColumn,
+} from '../catalog/volumes.ts';
+import { type Control, METADATA_KEYS_MAX, refuseWhileConnected } from './control.ts';
+import { charge } from './quotas.ts';
+import { begin, type Caller, initialStatus, requireStatus, visibleSnapshot, visibleVolume } from './states.ts';
+import { defaultType, requireType } from './types.ts';
+
+export type Volume = {
+  readonly row: VolumeRow;
+  readonly typeName: string;
+  readonly metadata: Metadata;
+  readonly imageMetadata: Metadata;
+  readonly attachments: readonly AttachmentRow[];
+};
+
+export type VolumeSource = { readonly kind: 'snapshot' | 'volume'; readonly id: string };
+
+export type NewVolume = {
+  readonly name: string | null;
+  readonly description: string | null;
+  /** Null: the source's. */
+  readonly sizeGib: number | null;
+  /** Name or id; null: the source's or the default. */
+  readonly type: string | null;
+  readonly availabilityZone: string | null;
+  readonly metadata: Metadata;
+  readonly source: VolumeSource | null;
+};
+
+const NOTHING: Metadata = new Map();
+
+export async function createVolume(control: Control, caller: Caller, wanted: NewVolume): Promise<Volume> {
+  requireZone(control, wanted.availabilityZone);
+  const accepted = await control.catalog.write(async (writer) => {
+    const origin = wanted.source === null ? null : await originOf(writer, caller, wanted.source);
+    const type = await typeFor(writer, wanted.type, origin);
+    const sizeGib = sizeFor(wanted.sizeGib, origin);
+    await charge(control, writer, {
+      projectId: caller.projectId,
+      type,
+      volumes: 1,
+      snapshots: 0,
+      gigabytes: sizeGib,
+      volumeGib: sizeGib,
+    });
+    const row = await insertVolume(writer, {
+      id: control.newId(),
+      project_id: caller.projectId,
+      user_id: caller.userId,
+      name: wanted.name,
+      description: wanted.description,
+      size_gib: sizeGib,
+      target_size_gib: null,
+      status: initialStatus('volumes'),
+      previous_status: null,
+      failure: null,
+      availability_zone: control.settings.availabilityZone,
+      type_id: type.id,
+      snapshot_id: wanted.source?.kind === 'snapshot' ? wanted.source.id : null,
+      source_volume_id: wanted.source?.kind === 'volume' ? wanted.source.id : null,
+      bootable: origin?.bootable ?? 0,
+      read_only: null,
+      created_at: control.nowUs(),
+      updated_at: null,
+    });
+    await mergeMetadata(writer, { id: row.id, scope: 'user' }, wanted.metadata);
+    const args = { volumeId: row.id, sizeGib, sourceId: wanted.source?.id ?? null };
+    const task = await control.tasks.accept(writer, { kind: 'create-volume', subject: row.id, args });
+    return { row, task, typeName: type.name };
+  });
+  control.tasks.start(accepted.task);
+  // A second bearer of a name ends its publication.
+  await control.exports.refreshName(wanted.name);
+  const { row, typeName } = accepted;
+  return { row, typeName, metadata: wanted.metadata, imageMetadata: NOTHING, attachments: [] };
+}
+
+type Origin = { readonly sizeGib: number; readonly typeId: string; readonly bootable: number; readonly what: string };
+
+async function originOf(writer: Writer, caller: Caller, source: VolumeSource): Promise<Origin> {
+  if (source.kind === 'volume') {
+    const row = await visibleVolume(writer, caller, source.id);
+    requireStatus(row, 'clone a volume');
+    return { sizeGib: row.size_gib, typeId: row.type_id, bootable: row.bootable, what: 'source volume' };
+  }
+  const row = await visibleSnapshot(writer, caller, source.id);
+  requireStatus(row, 'create from a snapshot');
+  const volume = await visibleVolume(writer, caller, row.volume_id);
+  return { sizeGib: row.size_gib, typeId: row.type_id, bootable: volume.bootable, what: 'snapshot' };
+}
+
+async function typeFor(reader: Reader, asked: string | null, origin: Origin | null): Promise<TypeRow> {
+  if (asked !== null && asked !== '') return requireType(reader, asked);
+  const inherited = origin === null ? undefined : await findType(reader, origin.typeId);
+  return inherited ?? defaultType(reader);
+}
+
+function sizeFor(asked: number | null, origin: Origin | null): number {
+  if (asked === null) {
+    if (origin !== null) return origin.sizeGib;
+    const reason =
+      'Invalid input received: Invalid volume size provided for create request: None (a size in GiB is needed).';
+    throw new Failure('bad_request', { reason });
+  }
+  if (origin !== null && asked < origin.sizeGib) {
+    const reason =
+      `Invalid input received: Volume size '${asked}'GB cannot be smaller than the ${origin.what} size ` +
+      `${origin.sizeGib}GB. They must be >= original ${origin.what} size.`;
+    throw new Failure('bad_request', { reason });
+  }
+  return asked;
+}
+
+function requireZone(control: Control, zone: string | null): void {
+  if (zone === null || zone === control.settings.availabilityZone) return;
+  throw new Failure('bad_request', { reason: `Invalid input received: Availability zone '${zone}' is invalid.` });
+}
+
+export async function getVolume(control: Control, caller: Caller, id: string): Promise<Volume> {
+  const row = await visibleVolume(control.catalog.reader, caller, id);
+  const [volume] = await withDetails(control, [row]);
+  if (volume === undefined) throw new Failure('not_found', { kind: 'Volume', id });
+  return volume;
+}
+
+/** Bare rows: for lists that show no more. */
+export async function listVolumeRows(control: Control, listing: Listing<VolumeColumn>): Promise<VolumeRow[]> {
+  const rows = await listRows(control.catalog.reader, listing);
+  if (rows === null) throw new Failure('not_found', { kind: 'Volume', id: listing.marker });
+  return rows;
+}
+
+export async function listVolumes(control: Control, listing: Listing<VolumeColumn>): Promise<Volume[]> {
+  return withDetails(control, await listVolumeRows(control, listing));
+}
+
+type Matching = Pick<Listing<VolumeColumn>, 'projectId' | 'filters'>;
+
+export async function countVolumes(control: Control, listing: Matching): Promise<Totals> {
+  return totalVolumes(control.catalog.reader, listing);
+}
+
+export async function summarizeMetadata(control: Control, listing: Matching): Promise<Map<string, string[]>> {
+  const found = new Map<string, string[]>();
+  for (const { key, value } of await metadataOfVolumes(control.catalog.reader, listing))
+    found.set(key, [...(found.get(key) ?? []), value]);
+  return found;
+}
+
+async function withDetails(control: Control, rows: readonly VolumeRow[]): Promise<Volume[]> {
+  const { reader } = control.catalog;
+  const ids = rows.map((row) => row.id);
+  const metadata = await metadataOfAll(reader, ids);
+  const attachments = await attachmentsOfAll(reader, ids);
+  const types = new Map((await listTypes(reader)).map((type) => [type.id, type.name]));
+  return rows.map((row) => ({
+    row,
+    typeName: types.get(row.type_id) ?? row.type_id,
+    metadata: metadata.user.get(row.id) ?? NOTHING,
+    imageMetadata: metadata.image.get(row.id) ?? NOTHING,
+    attachments: attachments.get(row.id) ?? [],
+  }));
+}
+
+export type VolumeUpdate = {
+  readonly name?: string | null;
+  readonly description?: string | null;
+  readonly metadata?: Metadata;
+};
+
+export async function updateVolume(
+  control: Control,
+  caller: Caller,
+  { id, update }: { id: string; update: VolumeUpdate },
+): Promise<Volume> {
+  const before = await control.catalog.write(async (writer) => {
+    const row = await visibleVolume(writer, caller, id);
+    requireStatus(row, 'update a volume');
+    await updateRow(writer, id, {
+      ...(update.name !== undefined && { name: update.name }),
+      ...(update.description !== undefined && { description: update.description }),
+      updated_at: control.nowUs(),
+    });
+    if (update.metadata !== undefined) {
+      requireFewKeys(update.metadata.size);
+      await replaceMetadata(writer, { id, scope: 'user' }, update.metadata);
+    }
+    return row;
+  });
+  if (update.name !== undefined && update.name !== before.name) {
+    await control.exports.refreshName(before.name);
+    await control.exports.refreshVolume(id);
+  }
+  return getVolume(control, caller, id);
+}
+
+export async function deleteVolume(
+  control: Control,
+  caller: Caller,
+  wanted: { id: string; cascade: boolean; force: boolean },
+): Promise<void> {
+  const { id, cascade } = wanted;
+  const { reader } = control.catalog;
+  await visibleVolume(reader, caller, id);
+  const going = cascade ? (await snapshotsOf(reader, id)).map((row) => row.id) : [];
+  await refuseWhileConnected(control, { kind: 'volume', id, ids: [id, ...going], code: 'wrong_state' });
+  const task = await control.catalog.write(async (writer) => {
+    const row = await visibleVolume(writer, caller, id);
+    const attachments = await attachmentsOf(writer, id);
+    const snapshots = await snapshotsOf(writer, id);
+    if (attachments.length > 0 || (snapshots.length > 0 && !cascade)) throw notDeletable(row, attachments, snapshots);
+    const nowUs = control.nowUs();
+    const action = wanted.force ? 'force-delete' : 'delete';
+    for (const snapshot of snapshots) await begin(writer, { table: 'snapshots', id: snapshot.id, action, nowUs });
+    await begin(writer, { table: 'volumes', id, action, nowUs });
+    const args = { volumeId: id, name: row.name, snapshotIds: snapshots.map((snapshot) => snapshot.id) };
+    return control.tasks.accept(writer, { kind: 'delete-volume', subject: id, args });
+  });
+  control.tasks.start(task);
+}
+
+function notDeletable(row: VolumeRow, attachments: readonly unknown[], snapshots: readonly unknown[]): Failure {
+  const why =
+    attachments.length > 0
+      ? 'it is attached'
+      : `it has ${snapshots.length} snapshot${snapshots.length === 1 ? '' : 's'}`;
+  const reason =
+    'Invalid volume: Volume status must be available or error or error_restoring or error_extending or ' +
+    'error_managing and must not be migrating, attached, belong to a group, have snapshots, awaiting a transfer, ' +
+    `or be disassociated from snapshots after volume transfer. (Volume ${row.id}: status ${row.status}, ${why}.)`;
+  return new Failure('wrong_state', { reason });
+}
+
+export async function extendVolume(
+  control: Control,
+  caller: Caller,
+  wanted: { id: string; sizeGib: number; alsoInUse: boolean },
+): Promise<void> {
+  const { id, sizeGib } = wanted;
+  const task = await control.catalog.write(async (writer) => {
+    const row = await visibleVolume(writer, caller, id);
+    const nowUs = control.nowUs();
+    await begin(writer, { table: 'volumes', id, action: wanted.alsoInUse ? 'extend-in-use' : 'extend', nowUs });
+    if (sizeGib <= row.size_gib) {
+      const reason =
+        'Invalid input received: New size for extend must be greater than current size. ' +
+        `(current: ${row.size_gib}, extended: ${sizeGib}).`;
+      throw new Failure('bad_request', { reason });
+    }
+    const type = (await findType(writer, row.type_id)) ?? (await defaultType(writer));
+    await charge(control, writer, {
+      projectId: row.project_id,
+      type,
+      volumes: 0,
+      snapshots: 0,
+      gigabytes: sizeGib - row.size_gib,
+      volumeGib: sizeGib,
+    });
+    await updateRow(writer, id, { target_size_gib: sizeGib });
+    const args = { volumeId: id, sizeGib };
+    return control.tasks.accept(writer, { kind: 'extend-volume', subject: id, args });
+  });
+  control.tasks.start(task);
+}
+
+export async function revertVolume(
+  control: Control,
+  caller: Caller,
+  { id, snapshotId }: { id: string; snapshotId: string },
+): Promise<void> {
+  await visibleVolume(control.catalog.reader, caller, id);
+  // A client that has the volume mounted would see it change under its feet.
+  await refuseWhileConnected(control, { kind: 'volume', id, ids: [id], code: 'conflict' });
+  const task = await control.catalog.write(async (writer) => {
+    const row = await visibleVolume(writer, caller, id);
+    const snapshot = await visibleSnapshot(writer, caller, snapshotId);
+    const [newest] = await snapshotsOf(writer, id);
+    const not = (reason: string): Failure =>
+      new Failure('bad_request', { reason: `Invalid input received: ${reason}` });
+    if (snapshot.volume_id !== id) throw not(`Snapshot ${snapshotId} is not a snapshot of volume ${id}.`);
+    if (newest?.id !== snapshotId) throw not(`Snapshot ${snapshotId} is not the latest one of volume ${id}.`);
+    if (snapshot.size_gib !== row.size_gib)
+      throw not(
+        `Volume ${id} has ${row.size_gib} GiB, its snapshot ${snapshotId} ${snapshot.size_gib} GiB: they must be equal.`,
+      );
+    const nowUs = control.nowUs();
+    await begin(writer, { table: 'volumes', id, action: 'revert', nowUs });
+    await begin(writer, { table: 'snapshots', id: snapshotId, action: 'revert', nowUs });
+    const args = { volumeId: id, snapshotId };
+    return control.tasks.accept(writer, { kind: 'revert-volume', subject: id, args });
+  });
+  control.tasks.start(task);
+}
+
+export function requireFewKeys(count: number): void {
+  if (count <= METADATA_KEYS_MAX) return;
+  const reason = `Invalid input received: ${count} metadata keys, but at most ${METADATA_KEYS_MAX} are allowed.`;
+  throw new Failure('bad_request', { reason });
+}

@@ -1,0 +1,206 @@
+/**
+ * From flags and a configuration file to settings that are complete and checked. Flags win over the file, the file over
+ * the defaults. What is not built yet is refused by name here, so that nothing behind it has to know.
+ */
+import { readFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { resolve } from 'node:path';
+import { parse as parseToml, TomlError } from 'smol-toml';
+import { Failure } from '../base/errors.ts';
+import { isLogLevel, LOG_LEVELS, type LogFormat, type LogLevel } from '../base/log.ts';
+import { QUOTA_RESOURCES, type QuotaDefaults } from '../control/control.ts';
+import { type Address, isLoopback, parseAddress, splitAddresses } from './address.ts';
+
+/** As the command line gives them; whatever is absent comes from the file or is the default. */
+export type ServeFlags = {
+  readonly data?: string | undefined;
+  readonly config?: string | undefined;
+  readonly api?: string | readonly string[] | undefined;
+  readonly nbd?: string | readonly string[] | undefined;
+  readonly auth?: string | undefined;
+  readonly insecure?: boolean | undefined;
+  readonly catalog?: string | undefined;
+  readonly backups?: string | undefined;
+  readonly logLevel?: string | undefined;
+  readonly logFormat?: string | undefined;
+};
+
+export type Config = {
+  readonly dataDir: string;
+  readonly api: readonly Address[];
+  readonly nbd: readonly string[];
+  readonly auth: 'none';
+  readonly catalogPath: string;
+  readonly logLevel: LogLevel;
+  readonly logFormat: LogFormat;
+  readonly publicEndpoint: string | null;
+  readonly availabilityZone: string;
+  readonly host: string;
+  readonly quotaDefaults: QuotaDefaults;
+};
+
+type Plain = Readonly<Record<string, unknown>>;
+
+/** Keys of the file, each with the shape of its value. A flag's key is its name with `_` for `-`. */
+const KEYS = {
+  data: 'text',
+  api: 'texts',
+  nbd: 'texts',
+  auth: 'text',
+  insecure: 'truth',
+  catalog: 'text',
+  backups: 'text',
+  log_level: 'text',
+  log_format: 'text',
+  public_endpoint: 'text',
+  availability_zone: 'text',
+  host: 'text',
+  quota: 'table',
+} as const;
+
+const UNLIMITED = -1;
+
+export function readConfig(flags: ServeFlags, options: { isTerminal: boolean }): Config {
+  const file = flags.config === undefined ? {} : readFile(flags.config);
+  const text = (key: keyof typeof KEYS, flag: string | undefined): string | undefined =>
+    flag ?? (file[key] as string | undefined);
+  const texts = (key: 'api' | 'nbd', flag: string | readonly string[] | undefined, fallback: string): string[] =>
+    splitAddresses([flag ?? (file[key] as string | string[] | undefined) ?? fallback].flat());
+
+  const dataDir = resolve(text('data', flags.data) ?? './quarry-data');
+  const insecure = flags.insecure ?? file['insecure'] === true;
+  const auth = authOf(text('auth', flags.auth) ?? 'none');
+  const api = texts('api', flags.api, '127.0.0.1:8776').map((address) => parseAddress('api', address));
+  const nbd = texts('nbd', flags.nbd, `unix:${dataDir}/nbd.sock`).map((address) => parseAddress('nbd', address));
+  if (!insecure) for (const address of [...api, ...nbd]) requireLoopback(address);
+  refuseBackups(text('backups', flags.backups));
+  return {
+    dataDir,
+    api,
+    nbd: nbd.map((address) => address.text),
+    auth,
+    catalogPath: catalogPathOf(text('catalog', flags.catalog) ?? `sqlite:${dataDir}/catalog.db`),
+    logLevel: logLevelOf(text('log_level', flags.logLevel) ?? 'info'),
+    logFormat: logFormatOf(text('log_format', flags.logFormat) ?? (options.isTerminal ? 'pretty' : 'json')),
+    publicEndpoint: endpointOf(text('public_endpoint', undefined)),
+    availabilityZone: text('availability_zone', undefined) ?? 'nova',
+    host: text('host', undefined) ?? hostname(),
+    quotaDefaults: quotaOf((file['quota'] as Plain | undefined) ?? {}),
+  };
+}
+
+function refuse(reason: string): Failure {
+  return new Failure('bad_request', { reason });
+}
+
+function readFile(path: string): Plain {
+  let content: string;
+  try {
+    content = readFileSync(path, 'utf8');
+  } catch (error) {
+    throw refuse(`The configuration file ${path} cannot be read: ${(error as Error).message}`);
+  }
+  const plain = parsed(path, content);
+  for (const [key, value] of Object.entries(plain)) {
+    const shape = Object.hasOwn(KEYS, key) ? KEYS[key as keyof typeof KEYS] : undefined;
+    if (shape === undefined) throw refuse(`${path}: unknown key '${key}'.${suggestion(key)}`);
+    if (!hasShape(shape, value))
+      throw refuse(`${path}: ${key} is ${JSON.stringify(value)}, but must be ${WANTED[shape]}.`);
+  }
+  return plain;
+}
+
+function parsed(path: string, content: string): Plain {
+  try {
+    const plain: unknown = path.endsWith('.json') ? JSON.parse(content) : parseToml(content);
+    if (typeof plain === 'object' && plain !== null && !Array.isArray(plain)) return plain as Plain;
+  } catch (error) {
+    if (!(error instanceof SyntaxError || error instanceof TomlError)) throw error;
+    throw refuse(`${path} is not ${path.endsWith('.json') ? 'JSON' : 'TOML'}: ${error.message}`);
+  }
+  throw refuse(`${path} must hold a table of keys.`);
+}
+
+function suggestion(key: string): string {
+  const likely = key.replaceAll('-', '_');
+  if (Object.hasOwn(KEYS, likely)) return ` Did you mean '${likely}'?`;
+  return ` Known keys: ${Object.keys(KEYS).join(', ')}.`;
+}
+
+const WANTED = {
+  text: 'a text',
+  texts: 'a text or a list of texts',
+  truth: 'true or false',
+  table: 'a table',
+} as const;
+
+function hasShape(shape: keyof typeof WANTED, value: unknown): boolean {
+  switch (shape) {
+    case 'text':
+      return typeof value === 'string';
+    case 'texts':
+      return [value].flat().every((item) => typeof item === 'string');
+    case 'truth':
+      return typeof value === 'boolean';
+    case 'table':
+      return typeof value === 'object' && value !== null && !Array.isArray(value);
+  }
+}
+
+function authOf(word: string): 'none' {
+  if (word === 'none') return word;
+  if (word === 'token' || word === 'keystone')
+    throw new Failure('not_supported', { reason: `--auth ${word} is not built yet; only --auth none is.` });
+  throw refuse(`--auth is '${word}', but must be none, token or keystone.`);
+}
+
+function requireLoopback(address: Address): void {
+  if (isLoopback(address)) return;
+  throw refuse(
+    `--auth none lets everybody who reaches ${address.text} do everything. Listen on loopback or a unix socket, ` +
+      'or say --insecure.',
+  );
+}
+
+function catalogPathOf(url: string): string {
+  if (url.startsWith('sqlite:')) return resolve(url.slice('sqlite:'.length));
+  if (/^postgres(ql)?:/.test(url))
+    throw new Failure('not_supported', {
+      reason: `--catalog ${url.split(':')[0]}: is not built yet; use sqlite:PATH.`,
+    });
+  throw refuse(`--catalog is '${url}', but must be sqlite:PATH.`);
+}
+
+function refuseBackups(url: string | undefined): void {
+  if (url === undefined || url.startsWith('file:')) return;
+  if (url.startsWith('s3:')) throw new Failure('not_supported', { reason: '--backups s3: is not built yet.' });
+  throw refuse(`--backups is '${url}', but must be file:DIR or s3://bucket/prefix.`);
+}
+
+function logLevelOf(word: string): LogLevel {
+  if (isLogLevel(word)) return word;
+  throw refuse(`--log-level is '${word}', but must be one of ${LOG_LEVELS.join(', ')}.`);
+}
+
+function logFormatOf(word: string): LogFormat {
+  if (word === 'json' || word === 'pretty') return word;
+  throw refuse(`--log-format is '${word}', but must be json or pretty.`);
+}
+
+function endpointOf(url: string | undefined): string | null {
+  if (url === undefined) return null;
+  if (/^https?:$/.test(URL.canParse(url) ? new URL(url).protocol : '')) return url;
+  throw refuse(`public_endpoint is '${url}', but must be an http or https URL.`);
+}
+
+function quotaOf(table: Plain): QuotaDefaults {
+  const limits = Object.fromEntries(QUOTA_RESOURCES.map((resource) => [resource, UNLIMITED]));
+  for (const [resource, limit] of Object.entries(table)) {
+    if (!Object.hasOwn(limits, resource))
+      throw refuse(`unknown key 'quota.${resource}'. Known: ${QUOTA_RESOURCES.join(', ')}.`);
+    if (typeof limit !== 'number' || !Number.isSafeInteger(limit) || limit < UNLIMITED)
+      throw refuse(`quota.${resource} is ${JSON.stringify(limit)}, but must be a whole number, -1 for no limit.`);
+    limits[resource] = limit;
+  }
+  return limits as QuotaDefaults;
+}

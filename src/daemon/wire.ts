@@ -1,0 +1,118 @@
+/**
+ * Builds the graph, in the order in which the parts need each other, and takes it apart in the reverse order. No rules
+ * of any kind.
+ */
+import { randomUUID } from 'node:crypto';
+import { mkdirSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { buildServer, type Server } from '../api/server.ts';
+import type { BackendEvent, VolumeBackend } from '../backend/backend.ts';
+import { Failure } from '../base/errors.ts';
+import type { Log } from '../base/log.ts';
+import { openMetrics } from '../base/metrics.ts';
+import { openSqliteCatalog } from '../catalog/sqlite.ts';
+import { Control } from '../control/control.ts';
+import type { Config } from './config.ts';
+
+export type WiredBackend = VolumeBackend & { readonly nbdAddresses: readonly string[] };
+
+export type BackendOptions = {
+  readonly dataDir: string;
+  readonly nbdAddresses: readonly string[];
+  readonly onEvent: (event: BackendEvent) => void;
+  readonly onFatal: (error: Error) => void;
+};
+
+export type CreateBackend = (options: BackendOptions) => Promise<WiredBackend>;
+
+export type Wired = {
+  readonly control: Control;
+  readonly server: Server;
+  /** Everything but the sockets. */
+  close(): Promise<void>;
+};
+
+export type WireOptions = {
+  readonly config: Config;
+  readonly log: Log;
+  readonly version: string;
+  readonly createBackend: CreateBackend;
+  readonly onFatal: (error: Error) => void;
+};
+
+export async function wire({ config, log, version, createBackend, onFatal }: WireOptions): Promise<Wired> {
+  createFolder(config.dataDir);
+  let control: Control | null = null;
+  const early: BackendEvent[] = [];
+  const tell = (event: BackendEvent): void => {
+    if (control === null) early.push(event);
+    else control.backendEvent(event).catch((error: unknown) => log.error({ err: error, event }, 'an event was lost'));
+  };
+  // The backend first, although the catalog stands below it: it holds the folder's lock, and a second daemon must not
+  // touch the first one's catalog.
+  const backend = await createBackend({
+    dataDir: config.dataDir,
+    nbdAddresses: config.nbd,
+    onEvent: tell,
+    onFatal: (error) => {
+      control?.abandon();
+      onFatal(error);
+    },
+  });
+  try {
+    createFolder(dirname(config.catalogPath));
+    const catalog = await openSqliteCatalog({ path: config.catalogPath, nowUs: Date.now() * 1000 });
+    control = new Control({
+      catalog,
+      backend,
+      log,
+      metrics: openMetrics({ processMetrics: true }),
+      settings: {
+        version,
+        auth: config.auth,
+        availabilityZone: config.availabilityZone,
+        host: config.host,
+        quotaDefaults: config.quotaDefaults,
+        publishAll: config.auth === 'none',
+      },
+      newId: randomUUID,
+      now: Date.now,
+      pause: async (ms, signal) => {
+        await sleep(ms, undefined, { signal }).catch(() => {});
+      },
+    });
+    const running = control;
+    try {
+      await running.start();
+      for (const event of early.splice(0)) tell(event);
+      const server = buildServer(running, { publicEndpoint: config.publicEndpoint });
+      await server.ready();
+      return {
+        control: running,
+        server,
+        async close() {
+          await server.close();
+          await running.close();
+          await backend.close();
+          await catalog.close();
+        },
+      };
+    } catch (error) {
+      await running.close();
+      await catalog.close();
+      throw error;
+    }
+  } catch (error) {
+    await backend.close();
+    throw error;
+  }
+}
+
+function createFolder(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw new Failure('io_error', { reason: `the folder ${path} cannot be made: ${(error as Error).message}` });
+  }
+}

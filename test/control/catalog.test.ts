@@ -1,0 +1,68 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import Database from 'better-sqlite3';
+import { expect, test } from 'vitest';
+import { limitsOf, setLimits } from '../../src/catalog/quotas.ts';
+import { openSqliteCatalog } from '../../src/catalog/sqlite.ts';
+
+const scope = { scope: 'project', id: 'p' } as const;
+
+async function withFolder(work: (path: string) => Promise<void>): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), 'quarry-catalog-'));
+  try {
+    await work(join(folder, 'catalog.db'));
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+test('a write that throws undoes itself and not those that share its commit', async () => {
+  await withFolder(async (path) => {
+    const catalog = await openSqliteCatalog({ path, nowUs: 1 });
+    const set = (resource: string, error: Error | null) =>
+      catalog.write(async (writer) => {
+        await setLimits(writer, scope, new Map([[resource, 1]]));
+        if (error !== null) throw error;
+        return resource;
+      });
+    const results = await Promise.allSettled([set('a', null), set('b', new Error('no')), set('c', null)]);
+    expect(results.map(({ status }) => status)).toEqual(['fulfilled', 'rejected', 'fulfilled']);
+    expect([...(await limitsOf(catalog.reader, scope)).keys()].sort()).toEqual(['a', 'c']);
+    await catalog.close();
+  });
+});
+
+test('what was written is there after the file is opened again', async () => {
+  await withFolder(async (path) => {
+    const first = await openSqliteCatalog({ path, nowUs: 1 });
+    await first.write((writer) => setLimits(writer, scope, new Map([['a', 5]])));
+    await first.close();
+    const second = await openSqliteCatalog({ path, nowUs: 2 });
+    expect(await limitsOf(second.reader, scope)).toEqual(new Map([['a', 5]]));
+    await second.close();
+  });
+});
+
+test('commits are synced, in a write-ahead log', async () => {
+  await withFolder(async (path) => {
+    const catalog = await openSqliteCatalog({ path, nowUs: 1 });
+    const file = new Database(path, { readonly: true });
+    expect(file.pragma('journal_mode', { simple: true })).toBe('wal');
+    file.close();
+    await catalog.close();
+  });
+});
+
+test('a catalog of a newer release is refused, not changed', async () => {
+  await withFolder(async (path) => {
+    await (await openSqliteCatalog({ path, nowUs: 1 })).close();
+    const file = new Database(path);
+    file.exec("insert into applied_migrations values ('9999-from-the-future', 1)");
+    file.close();
+    await expect(openSqliteCatalog({ path, nowUs: 2 })).rejects.toMatchObject({
+      code: 'newer_format',
+      fields: { found: '9999-from-the-future' },
+    });
+  });
+});

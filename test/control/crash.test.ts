@@ -1,0 +1,175 @@
+/**
+ * Each kind of task is interrupted at each of its steps, and the daemon started again on the same catalog and backend:
+ * everything ends in an end state, nothing is left over in the backend, and quotas are what the rows say.
+ */
+import { describe, expect, test } from 'vitest';
+import { allSnapshots } from '../../src/catalog/snapshots.ts';
+import { unfinishedTasks } from '../../src/catalog/tasks.ts';
+import { allVolumes } from '../../src/catalog/volumes.ts';
+import { quotaUse } from '../../src/control/quotas.ts';
+import { createSnapshot, deleteSnapshot } from '../../src/control/snapshots.ts';
+import { createVolume, deleteVolume, extendVolume, revertVolume } from '../../src/control/volumes.ts';
+import { Interrupter } from './interrupt.ts';
+import { CALLER, NEW_SNAPSHOT, NEW_VOLUME, World } from './world.ts';
+
+type Ids = { readonly volume: string; readonly snapshot: string };
+type Outcome = {
+  readonly volumes: Record<string, string>;
+  readonly snapshots: Record<string, string>;
+  readonly size: number;
+};
+
+type Scenario = {
+  readonly act: (world: World, ids: Ids) => Promise<unknown>;
+  /** True when the outcome is the one of the work done. */
+  readonly isDone: (outcome: Outcome, ids: Ids) => boolean;
+};
+
+const SCENARIOS: Readonly<Record<string, Scenario>> = {
+  'create-volume': {
+    act: ({ control }) => createVolume(control, CALLER, { ...NEW_VOLUME, name: 'new' }),
+    isDone: ({ volumes }) => Object.values(volumes).filter((status) => status === 'available').length === 2,
+  },
+  'create-volume as a copy': {
+    act: ({ control }, ids) =>
+      createVolume(control, CALLER, { ...NEW_VOLUME, sizeGib: 2, source: { kind: 'snapshot', id: ids.snapshot } }),
+    isDone: ({ volumes }) => Object.values(volumes).filter((status) => status === 'available').length === 2,
+  },
+  'delete-volume with its snapshot': {
+    act: ({ control }, ids) => deleteVolume(control, CALLER, { id: ids.volume, cascade: true, force: false }),
+    isDone: ({ volumes, snapshots }) => Object.keys({ ...volumes, ...snapshots }).length === 0,
+  },
+  'extend-volume': {
+    act: ({ control }, ids) => extendVolume(control, CALLER, { id: ids.volume, sizeGib: 5, alsoInUse: false }),
+    isDone: ({ volumes, size }, ids) => volumes[ids.volume] === 'available' && size === 5,
+  },
+  'revert-volume': {
+    act: ({ control }, ids) => revertVolume(control, CALLER, { id: ids.volume, snapshotId: ids.snapshot }),
+    isDone: ({ volumes, snapshots }, ids) =>
+      volumes[ids.volume] === 'available' && snapshots[ids.snapshot] === 'available',
+  },
+  'create-snapshot': {
+    act: ({ control }, ids) => createSnapshot(control, CALLER, { ...NEW_SNAPSHOT, volumeId: ids.volume }),
+    isDone: ({ snapshots }) => Object.values(snapshots).filter((status) => status === 'available').length === 2,
+  },
+  'delete-snapshot': {
+    act: ({ control }, ids) => deleteSnapshot(control, CALLER, { id: ids.snapshot, force: false }),
+    isDone: ({ snapshots }) => Object.keys(snapshots).length === 0,
+  },
+};
+
+const STEPS_MAX = 60;
+
+async function prepare(): Promise<{ world: World; ids: Ids }> {
+  const world = await World.open();
+  const volume = await world.volume({ name: 'first' });
+  const snapshot = await world.snapshot(volume);
+  await world.crash();
+  return { world, ids: { volume, snapshot } };
+}
+
+async function outcomeOf(world: World, ids: Ids): Promise<Outcome> {
+  const { reader } = world.control.catalog;
+  const volumes = await allVolumes(reader);
+  const snapshots = await allSnapshots(reader);
+  return {
+    volumes: Object.fromEntries(volumes.map((row) => [row.id, row.status])),
+    snapshots: Object.fromEntries(snapshots.map((row) => [row.id, row.status])),
+    size: volumes.find((row) => row.id === ids.volume)?.size_gib ?? 0,
+  };
+}
+
+async function expectConsistent(world: World, endStates: readonly string[]): Promise<void> {
+  const { control, backend } = world;
+  const volumes = await allVolumes(control.catalog.reader);
+  const snapshots = await allSnapshots(control.catalog.reader);
+  expect(await unfinishedTasks(control.catalog.reader, null)).toEqual([]);
+  const rows = [...volumes, ...snapshots];
+  for (const row of rows) expect(endStates).toContain(row.status);
+  const known = new Set(rows.map((row) => row.id));
+  expect(backend.ids().filter((id) => !known.has(id))).toEqual([]);
+  const healthy = rows.filter((row) => row.status === 'available');
+  for (const { id } of healthy) {
+    expect(backend.ids()).toContain(id);
+    expect(backend.published().get(id)?.targetId).toBe(id);
+  }
+  for (const row of volumes.filter(({ status }) => status === 'available')) {
+    expect((await backend.usage([row.id]))[0]?.sizeBytes).toBe(row.size_gib * 2 ** 30);
+    if (row.name !== null) expect(backend.published().get(row.name)?.targetId).toBe(row.id);
+  }
+  const use = await quotaUse(control, CALLER.projectId);
+  const sizes = rows.reduce((sum, row) => sum + row.size_gib, 0);
+  expect(use.get('volumes')).toEqual({ limit: -1, inUse: volumes.length, reserved: 0 });
+  expect(use.get('snapshots')).toEqual({ limit: -1, inUse: snapshots.length, reserved: 0 });
+  expect(use.get('gigabytes')).toEqual({ limit: -1, inUse: sizes, reserved: 0 });
+}
+
+describe.each(Object.entries(SCENARIOS))('%s', (_name, scenario) => {
+  test('ends well after a crash at any step', async () => {
+    const places: string[] = [];
+    for (let at = 1; at < STEPS_MAX; at += 1) {
+      const { world, ids } = await prepare();
+      const interrupter = new Interrupter({ at, mode: 'crash' });
+      await using _ = world;
+      await world.start();
+      const before = await outcomeOf(world, ids);
+      await world.crash();
+      await world.start({ ...interrupter, isStarted: false });
+      // The start itself is interrupted too.
+      const work = (async () => {
+        await world.control.start();
+        await scenario.act(world, ids);
+        await world.control.tasks.idle();
+      })();
+      await Promise.race([interrupter.reached, work]);
+      if (!interrupter.isReached) {
+        await work;
+        expect(scenario.isDone(await outcomeOf(world, ids), ids)).toBe(true);
+        await expectConsistent(world, ['available']);
+        expect(places.length).toBeGreaterThan(5);
+        return;
+      }
+      places.push(interrupter.where);
+      await world.crash();
+      await world.start();
+      await world.control.tasks.idle();
+      await expectConsistent(world, ['available']);
+      const outcome = await outcomeOf(world, ids);
+      const isUntouched = JSON.stringify(outcome) === JSON.stringify(before);
+      expect(
+        isUntouched || scenario.isDone(outcome, ids),
+        `crash ${interrupter.where}: ${JSON.stringify(outcome)}`,
+      ).toBe(true);
+    }
+    throw new Error(`more than ${STEPS_MAX} steps: ${places.join(', ')}`);
+  });
+
+  test('ends in an error that can be deleted after a failure of any call', async () => {
+    for (let at = 1; at < STEPS_MAX; at += 1) {
+      const { world, ids } = await prepare();
+      await using _ = world;
+      await world.start();
+      await world.control.tasks.idle();
+      await world.stop();
+      const interrupter = new Interrupter({ at, mode: 'fail' });
+      await world.start({ ...interrupter });
+      if (interrupter.isReached) continue;
+      await scenario.act(world, ids);
+      await world.control.tasks.idle();
+      if (!interrupter.isReached) return;
+      await expectEndable(world);
+    }
+    throw new Error(`more than ${STEPS_MAX} steps`);
+  });
+});
+
+async function expectEndable(world: World): Promise<void> {
+  const { control } = world;
+  expect(await unfinishedTasks(control.catalog.reader, null)).toEqual([]);
+  for (const row of await allVolumes(control.catalog.reader))
+    await deleteVolume(control, CALLER, { id: row.id, cascade: true, force: true });
+  await control.tasks.idle();
+  expect(await allVolumes(control.catalog.reader)).toEqual([]);
+  expect(world.backend.ids()).toEqual([]);
+  expect(world.backend.published().size).toBe(0);
+}
