@@ -1,0 +1,214 @@
+/**
+ * One job against one server: started on an empty folder, prepared, measured from outside (what fio saw, what the
+ * kernel says the server's processes used), stopped and removed. Nothing is compared here.
+ */
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { closeSync, existsSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
+import { NbdClient } from '../../src/image/nbd-client.ts';
+import type { Job } from './jobs.ts';
+import type { Peer, Place } from './peers.ts';
+
+export type Measurement = {
+  readonly iops: number;
+  readonly mibPerSecond: number;
+  readonly p99Us: number;
+  /** The server's user and system time. */
+  readonly cpuUsPerIo: number;
+  /** Peak resident memory, all processes of the server. */
+  readonly memoryMib: number;
+};
+
+export type MeasureOptions = { readonly seconds: number; readonly sizeMib: number; readonly dir: string };
+
+const READY_MS = 60_000;
+const STOP_MS = 30_000;
+const TICKS_PER_SECOND = Number(execFileSync('getconf', ['CLK_TCK'], { encoding: 'utf8' }));
+
+// ---- what the kernel says ------------------------------------------------------------------------------------------
+
+function processTree(pid: number): number[] {
+  try {
+    const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(/\s+/).filter(Boolean);
+    return [pid, ...children.flatMap((child) => processTree(Number(child)))];
+  } catch {
+    return [];
+  }
+}
+
+/** Zero for a process that has just ended. */
+function ofProcess(pid: number, file: 'stat' | 'status', read: (text: string) => number): number {
+  try {
+    return read(readFileSync(`/proc/${pid}/${file}`, 'utf8'));
+  } catch {
+    return 0;
+  }
+}
+
+function cpuSeconds(pid: number): number {
+  const ticks = (stat: string) => {
+    // Fields 14 to 17: its own time and that of children that have ended. The name before, in brackets, may hold anything.
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    return fields.slice(11, 15).reduce((sum, field) => sum + Number(field), 0);
+  };
+  const total = processTree(pid).reduce((sum, one) => sum + ofProcess(one, 'stat', ticks), 0);
+  return total / TICKS_PER_SECOND;
+}
+
+function peakMemoryMib(pid: number): number {
+  const peak = (status: string) => Number(status.match(/^VmHWM:\s+(\d+)/m)?.[1] ?? 0);
+  return processTree(pid).reduce((sum, one) => sum + ofProcess(one, 'status', peak), 0) / 1024;
+}
+
+// ---- the server ----------------------------------------------------------------------------------------------------
+
+type Running = { readonly pid: number; readonly uri: string; readonly hasEnded: () => boolean };
+
+function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** The server's process: the one that was started, or the one that it left behind. Null: not known yet. */
+function serverPid(peer: Peer, place: Place, child: ChildProcess): number | null {
+  if (peer.pidFile === null) return child.pid ?? null;
+  const path = peer.pidFile(place);
+  const pid = existsSync(path) ? Number(readFileSync(path, 'utf8')) : 0;
+  return pid > 0 ? pid : null;
+}
+
+async function start(peer: Peer, place: Place): Promise<Running> {
+  rmSync(place.socket, { force: true });
+  const logPath = join(place.folder, 'server.log');
+  const log = openSync(logPath, 'a');
+  const [program = '', ...args] = peer.argv(place);
+  const child = spawn(program, args, { stdio: ['ignore', log, log] });
+  closeSync(log);
+  const failed = (reason: string) => {
+    child.kill('SIGKILL');
+    return new Error(`${peer.name} ${reason}: ${readFileSync(logPath, 'utf8').slice(-500)}`);
+  };
+  const until = Date.now() + READY_MS;
+  for (;;) {
+    const hasExited = child.exitCode !== null || child.signalCode !== null;
+    if (hasExited && (peer.pidFile === null || child.exitCode !== 0))
+      throw failed(`ended with exit code ${child.exitCode}`);
+    if (Date.now() > until) throw failed('was not ready in time');
+    const pid = serverPid(peer, place, child);
+    if (existsSync(place.socket) && pid !== null) {
+      try {
+        const uri = await peer.uri(place);
+        await (await NbdClient.connect(uri)).close();
+        const hasEnded = () =>
+          peer.pidFile === null ? child.exitCode !== null || child.signalCode !== null : !isRunning(pid);
+        return { pid, uri, hasEnded };
+      } catch {
+        // Not yet; the deadline above ends it.
+      }
+    }
+    await pause(20);
+  }
+}
+
+async function stop({ pid, hasEnded }: Running): Promise<void> {
+  if (hasEnded()) return;
+  process.kill(pid, 'SIGTERM');
+  const until = Date.now() + STOP_MS;
+  while (!hasEnded()) {
+    if (Date.now() > until) process.kill(pid, 'SIGKILL');
+    await pause(20);
+  }
+}
+
+// ---- the client ----------------------------------------------------------------------------------------------------
+
+type FioSide = {
+  readonly total_ios: number;
+  readonly iops: number;
+  readonly bw: number;
+  readonly clat_ns?: FioLatency;
+};
+type FioLatency = { readonly percentile?: Readonly<Record<string, number>> };
+type FioOutput = { readonly jobs: readonly { readonly read: FioSide; readonly write: FioSide }[] };
+
+function fio(args: readonly string[]): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const child = spawn('fio', ['--name=j', '--ioengine=nbd', '--output-format=json', ...args], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    let stdout = '';
+    let stderr = '';
+    child.stdout.on('data', (chunk) => {
+      stdout += chunk;
+    });
+    child.stderr.on('data', (chunk) => {
+      stderr += chunk;
+    });
+    child.on('error', reject);
+    child.on('close', (code) => {
+      if (code === 0) resolve(stdout.slice(stdout.indexOf('{')));
+      else reject(new Error(`fio ended with ${code}: ${(stderr + stdout).slice(0, 300)}`));
+    });
+  });
+}
+
+async function fill(uri: string, sizeMib: number): Promise<void> {
+  await fio([`--uri=${uri}`, `--size=${sizeMib}m`, '--rw=write', '--bs=1m', '--iodepth=8', '--end_fsync=1']);
+}
+
+function parse(output: string): { ios: number; iops: number; mibPerSecond: number; p99Us: number } {
+  const result: FioOutput = JSON.parse(output);
+  const sides = result.jobs.flatMap(({ read, write }) => [read, write]).filter((side) => side.total_ios > 0);
+  const sum = (of: (side: FioSide) => number) => sides.reduce((total, side) => total + of(side), 0);
+  const p99Ns = sides.map((side) => side.clat_ns?.percentile?.['99.000000'] ?? 0);
+  return {
+    ios: sum((side) => side.total_ios),
+    iops: sum((side) => side.iops),
+    mibPerSecond: sum((side) => side.bw) / 1024,
+    p99Us: Math.max(0, ...p99Ns) / 1000,
+  };
+}
+
+/** Null where the peer lacks what the job needs. */
+export async function measure(peer: Peer, job: Job, options: MeasureOptions): Promise<Measurement | null> {
+  if (job.hasSnapshot && peer.snapshot === null) return null;
+  const folder = await mkdtemp(join(options.dir, 'quarry-bench-'));
+  const place: Place = { folder, socket: join(folder, 's.sock'), sizeMib: options.sizeMib };
+  let running: Running | null = null;
+  try {
+    peer.prepare(place);
+    running = await start(peer, place);
+    if (job.isFilled) await fill(running.uri, options.sizeMib);
+    if (job.hasSnapshot && peer.snapshot !== null) {
+      if (!peer.snapshot.isOnline) await stop(running);
+      await peer.snapshot.take(place);
+      if (!peer.snapshot.isOnline) running = await start(peer, place);
+    }
+    const before = cpuSeconds(running.pid);
+    const shape = [
+      '--group_reporting',
+      '--randrepeat=0',
+      '--norandommap',
+      '--time_based',
+      `--runtime=${options.seconds}`,
+    ];
+    const seen = parse(await fio([`--uri=${running.uri}`, `--size=${options.sizeMib}m`, ...shape, ...job.fio]));
+    const cpu = cpuSeconds(running.pid) - before;
+    return {
+      iops: seen.iops,
+      mibPerSecond: seen.mibPerSecond,
+      p99Us: seen.p99Us,
+      cpuUsPerIo: (cpu / Math.max(seen.ios, 1)) * 1e6,
+      memoryMib: peakMemoryMib(running.pid),
+    };
+  } finally {
+    if (running !== null) await stop(running);
+    await rm(folder, { recursive: true, force: true });
+  }
+}

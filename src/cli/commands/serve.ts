@@ -1,0 +1,27 @@
+/** `quarry serve`: flags in, the daemon's own entry called. What a flag means, and which may go together, is the daemon's. */
+import type { Command } from 'commander';
+import type { ServeFlags } from '../../daemon/main.ts';
+import { collect } from '../context.ts';
+
+export function addServeOptions(command: Command): Command {
+  return command
+    .option('--data <dir>', 'pool, catalog and sockets; one daemon per folder (default: ./quarry-data)')
+    .option('--config <file>', 'TOML or JSON; every flag has a key there')
+    .option('--api <addr>', 'host:port or unix:PATH; repeatable (default: 127.0.0.1:8776)', collect)
+    .option('--nbd <addr>', 'unix:PATH or host:port; repeatable (default: unix:DIR/nbd.sock)', collect)
+    .option('--auth <kind>', 'none: on loopback and unix sockets, whoever can connect may do everything')
+    .option('--insecure', 'allow --auth none on any address')
+    .option('--catalog <url>', 'sqlite:PATH (default: sqlite:DIR/catalog.db)')
+    .option('--log-level <level>', 'how much is logged on standard error (default: info)')
+    .option('--log-format <format>', 'json or pretty (default: pretty on a terminal)');
+}
+
+export function registerServe(program: Command): void {
+  addServeOptions(program.command('serve'))
+    .description('run the daemon: volumes over NBD, the API over HTTP')
+    .action(async (flags: ServeFlags) => {
+      // Loaded here, so that client commands start without the daemon's dependencies.
+      const { runServe } = await import('../../daemon/main.ts');
+      await runServe(flags);
+    });
+}

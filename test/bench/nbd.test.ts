@@ -1,0 +1,33 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { bench } from '../../bench/run.ts';
+import { describeWith } from '../support/peers.ts';
+import { tempFolder } from '../support/temp.ts';
+
+describeWith(['fio', 'nbdkit'], 'the benchmark', () => {
+  test('measures this project and a peer, and writes what it measured', async () => {
+    await using folder = await tempFolder();
+    const json = join(folder.path, 'results.json');
+    const size = ['--rounds', '1', '--seconds', '1', '--size-mib', '64'];
+    const results = await bench([
+      ...size,
+      '--only',
+      'quarry,nbdkit memory',
+      '--jobs',
+      'randread-4k-qd32',
+      '--json',
+      json,
+    ]);
+    for (const peer of ['quarry', 'nbdkit memory']) {
+      const [measured] = results.get('randread-4k-qd32')?.get(peer) ?? [];
+      expect(measured, peer).toBeDefined();
+      expect(measured?.iops).toBeGreaterThan(100);
+      expect(measured?.cpuUsPerIo).toBeGreaterThan(0);
+      expect(measured?.memoryMib).toBeGreaterThan(1);
+    }
+    const written = JSON.parse(await readFile(json, 'utf8'));
+    expect(written.results['randread-4k-qd32']['nbdkit memory']).toHaveLength(1);
+    expect(written.machine.cpus).toBeGreaterThan(0);
+  });
+});
