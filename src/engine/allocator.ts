@@ -4,6 +4,8 @@
  */
 
 import { assert, present } from '../base/assert.ts';
+import { Failure } from '../base/errors.ts';
+import { REFERENCES_PER_PAGE } from '../format/page.ts';
 import { SLOTS_PER_FILE } from '../native/plane.ts';
 import type { State, StoredFile } from './state.ts';
 
@@ -57,15 +59,29 @@ export class Allocator {
     const taken = new Uint8Array(SLOTS_PER_FILE);
     let free = SLOTS_PER_FILE;
     if (file.used > 0) {
-      for (let slot = 0; slot < SLOTS_PER_FILE; slot += 1) {
-        if (this.#state.extentReferences(fileNumber * SLOTS_PER_FILE + slot) === 0) continue;
-        taken[slot] = 1;
-        free -= 1;
-      }
+      for (let slot = 0; slot < SLOTS_PER_FILE; slot += REFERENCES_PER_PAGE)
+        free -= this.#lookUp(fileNumber, slot, taken);
     }
     const slots = { taken, unpunched: new Uint8Array(SLOTS_PER_FILE), unpunchedCount: 0, free, held: 0, cursor: 0 };
     this.#files.set(fileNumber, slots);
     return slots;
+  }
+
+  /** Marks the slots in use of one page of references; how many. Of a page that cannot be read nothing is given away. */
+  #lookUp(fileNumber: number, firstSlot: number, taken: Uint8Array): number {
+    let count = 0;
+    try {
+      for (let slot = firstSlot; slot < firstSlot + REFERENCES_PER_PAGE; slot += 1) {
+        if (this.#state.extentReferences(fileNumber * SLOTS_PER_FILE + slot) === 0) continue;
+        taken[slot] = 1;
+        count += 1;
+      }
+      return count;
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error;
+      taken.fill(1, firstSlot, firstSlot + REFERENCES_PER_PAGE);
+      return REFERENCES_PER_PAGE;
+    }
   }
 
   /** A run of at most `wanted` free slots in a file of this owner, now taken; null when they are all full. */

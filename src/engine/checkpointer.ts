@@ -4,7 +4,7 @@
  */
 
 import type { Clock } from '../base/clock.ts';
-import type { Files, OpenFile } from '../base/files.ts';
+import { type Files, isOutOfSpace, type OpenFile } from '../base/files.ts';
 import { type Checkpoint, encodeCheckpoint } from '../format/checkpoint.ts';
 import type { Journal } from '../journal/journal.ts';
 import { CHECKPOINT_PATHS } from './recovery.ts';
@@ -19,7 +19,7 @@ export class Checkpointer {
   readonly #clock: Clock;
   readonly #roots: readonly [OpenFile, OpenFile];
   #number: number;
-  #running: Promise<void> | null = null;
+  #running: Promise<boolean> | null = null;
 
   constructor(parts: { files: Files; state: State; journal: Journal; clock: Clock; number: number }) {
     this.#state = parts.state;
@@ -34,28 +34,48 @@ export class Checkpointer {
     return this.#running !== null;
   }
 
-  /** Joins one that runs; rejects when the disk fails, which is final for the pool (law 5). */
-  run(): Promise<void> {
+  /**
+   * Joins one that runs. False: the disk is full, nothing has changed, and it can be tried again. Rejects when the disk fails, which is
+   * final for the pool (law 5).
+   */
+  run(): Promise<boolean> {
     this.#running ??= this.#write().finally(() => {
       this.#running = null;
     });
     return this.#running;
   }
 
-  async #write(): Promise<void> {
+  async #write(): Promise<boolean> {
     const { pages } = this.#state;
     const number = this.#number + 1;
     // One synchronous step: the journal position, the page table and everything else are of the same moment.
     const root = this.#capture(number);
-    while (pages.writeSome(PAGES_PER_TURN)) await this.#clock.pause();
-    await pages.sync();
     const file = this.#roots[(number % 2) as 0 | 1];
-    const bytes = encodeCheckpoint(root);
-    file.write(0, bytes);
+    const isWritten = await this.#unlessFull(async () => {
+      while (pages.writeSome(PAGES_PER_TURN)) await this.#clock.pause();
+    });
+    // A sync that fails is final, whatever it says; only a write that found no space has left everything as it was.
+    if (isWritten) await pages.sync();
+    if (!isWritten || !(await this.#unlessFull(async () => file.write(0, encodeCheckpoint(root))))) {
+      pages.abortCheckpoint();
+      this.#journal.unmark();
+      return false;
+    }
     await file.sync();
     this.#number = number;
     pages.endCheckpoint();
     this.#journal.release();
+    return true;
+  }
+
+  async #unlessFull(write: () => Promise<void>): Promise<boolean> {
+    try {
+      await write();
+      return true;
+    } catch (error) {
+      if (isOutOfSpace(error)) return false;
+      throw error;
+    }
   }
 
   #capture(number: number): Checkpoint {

@@ -107,6 +107,8 @@ export type EngineParts = {
   readonly onFatal: (error: Error) => void;
 };
 
+type Parked = { readonly number: number; readonly mode: { readOnly: boolean; description: string } };
+
 export async function openEngine(parts: EngineParts): Promise<Engine> {
   const options = { ...DEFAULT_ENGINE_OPTIONS, ...parts.options };
   const release = parts.files.lock(LOCK_PATH);
@@ -141,6 +143,10 @@ class PoolEngine implements Engine {
   readonly #queues = new Map<string, Promise<unknown>>();
   #reclaiming: Promise<void> | null = null;
   #isClosing = false;
+  /** The last one found no space, or the journal waits for one. */
+  #isCheckpointDue = false;
+  /** Export names of a volume that is being reverted: they come back with it unless they are taken away meanwhile. */
+  readonly #parked = new Map<string, Parked>();
 
   constructor(parts: EngineParts, options: EngineOptions, recovered: Recovered, release: () => void) {
     this.#files = parts.files;
@@ -151,11 +157,16 @@ class PoolEngine implements Engine {
     this.#onFatal = parts.onFatal;
     const [zero, one] = JOURNAL_PATHS;
     const halves = [parts.files.open(zero, 'existing'), parts.files.open(one, 'existing')] as const;
-    this.#journal = new Journal(halves, recovered.header.journalHalfBytes, recovered.journal, parts.onFatal);
+    const { journalHalfBytes } = recovered.header;
+    this.#journal = new Journal(halves, journalHalfBytes, recovered.journal, {
+      failure: parts.onFatal,
+      full: () => this.#checkpointNext(),
+    });
     const { files, clock } = parts;
     const [state, journal] = [this.#state, this.#journal];
     this.#checkpointer = new Checkpointer({ files, state, journal, clock, number: recovered.checkpointNumber });
-    const append = (records: EngineRecord[]): Promise<void> => this.#append(records);
+    // Throws at once what keeps the records from being applied; rejects when the journal fails.
+    const append = (records: EngineRecord[]): Promise<void> => this.#applyAndJournal(records);
     this.#space = new Space({ ...parts, state, append, options });
     this.#exports = new Exports(parts.plane);
     this.#servant = new PlaneServant({ ...parts, state, append, space: this.#space, exports: this.#exports });
@@ -176,7 +187,7 @@ class PoolEngine implements Engine {
     await this.#syncAll();
     this.#removeStrayFiles();
     // Frees the half that holds frames from before the crash, and makes the next start short.
-    if (recovered.framesReplayed > 0) await this.checkpoint();
+    if (recovered.framesReplayed > 0) await this.#checkpoint();
     this.#closers.push(this.#clock.every(COMMIT_PERIOD_MS, () => this.#servant.commitAll()));
     this.#closers.push(this.#clock.every(TIDY_PERIOD_MS, () => this.#tidy()));
     this.#reclaim();
@@ -236,14 +247,31 @@ class PoolEngine implements Engine {
   }
 
   #checkpointSoon(): void {
-    if (this.#checkpointer.isRunning) return;
+    // One that found no space is tried again by the timer, not by every commit.
+    if (this.#checkpointer.isRunning || this.#isCheckpointDue) return;
     // In a turn of its own: the caller is in the middle of one synchronous step.
-    queueMicrotask(() => void this.checkpoint().catch(() => {}));
+    queueMicrotask(() => void this.#checkpoint().catch(() => {}));
+  }
+
+  /** One that begins after now: what runs already does not help. */
+  #checkpointNext(): void {
+    this.#isCheckpointDue = true;
+    const ended = this.#checkpointer.isRunning ? this.#checkpoint() : Promise.resolve();
+    // A failure has ended everything.
+    ended.then(() => this.#checkpoint()).catch(() => {});
   }
 
   async checkpoint(): Promise<void> {
+    if (await this.#checkpoint()) return;
+    const { freeBytes } = this.#files.space();
+    throw new Failure('out_of_space', { freeBytes, reservedBytes: this.#options.reserveBytes });
+  }
+
+  /** False: the disk is full; the timer tries again. */
+  async #checkpoint(): Promise<boolean> {
     try {
-      await this.#checkpointer.run();
+      this.#isCheckpointDue = !(await this.#checkpointer.run());
+      return !this.#isCheckpointDue;
     } catch (error) {
       this.#onFatal(error instanceof Error ? error : new Error(String(error)));
       throw error;
@@ -256,6 +284,7 @@ class PoolEngine implements Engine {
 
   #tidy(): void {
     if (this.#space.hasWork) this.#background(this.#space.tidy());
+    if (this.#isCheckpointDue) this.#checkpoint().catch(() => {});
   }
 
   // ---- deletion in the background --------------------------------------------------------------------------------------
@@ -268,10 +297,26 @@ class PoolEngine implements Engine {
     this.#background(this.#reclaiming);
   }
 
-  /** Each slice is a frame of its own, so that a crash goes on where it was and others come in between. */
+  /**
+   * Each slice is a frame of its own, so that a crash goes on where it was and others come in between. A page that cannot be read is set
+   * aside: what is below it stays taken until it can be, everything else is given back.
+   */
   async #dropAll(): Promise<void> {
-    while (this.#state.drops.length > 0 && !this.#isClosing) {
-      await this.#append([{ type: 'drop', steps: DROP_STEPS }]);
+    let [steps, unreadable] = [DROP_STEPS, 0];
+    while (this.#state.drops.length > unreadable && !this.#isClosing) {
+      try {
+        await this.#append([{ type: 'drop', steps }]);
+        steps = DROP_STEPS;
+      } catch (error) {
+        if (!(error instanceof Failure)) throw error;
+        if (steps > 1) steps = 1;
+        else {
+          await this.#append([{ type: 'drop', steps: 0 }]);
+          unreadable += 1;
+          // The ones set aside are at the far end: never more steps than there are others.
+        }
+      }
+      steps = Math.min(steps, Math.max(1, this.#state.drops.length - unreadable));
       await this.#clock.pause();
     }
   }
@@ -326,11 +371,11 @@ class PoolEngine implements Engine {
       if (known !== undefined) return this.#sameOr(known, 'volume');
       if (sourceId === null) return this.#append([this.#createRecord(id, 'volume', sizeBytes, 0)]);
       const source = this.#find(sourceId);
-      if (sizeBytes < source.sizeBytes)
-        throw new Failure('bad_request', {
-          reason: `A volume of ${sizeBytes} bytes cannot hold its source of ${source.sizeBytes} bytes.`,
-        });
-      await this.#share(source, () => this.#createRecord(id, 'volume', sizeBytes, source.number));
+      requireFits(sizeBytes, source);
+      await this.#share(source, () => {
+        requireFits(sizeBytes, source);
+        return this.#createRecord(id, 'volume', sizeBytes, source.number);
+      });
     });
   }
 
@@ -393,6 +438,7 @@ class PoolEngine implements Engine {
         this.#space.forget(opened.handle);
       }
       await this.#append([{ type: 'delete', number: object.number }]);
+      this.#space.abandon(object.number);
       this.#background(this.#reclaimAndReown(lineage));
     });
   }
@@ -413,16 +459,29 @@ class PoolEngine implements Engine {
       if (snapshot.sizeBytes > volume.sizeBytes)
         throw new Failure('bad_request', { reason: `Snapshot ${snapshot.id} is larger than volume ${volume.id}.` });
       const opened = this.#exports.of(volume);
-      const names = [...(opened?.names ?? [])];
       if (opened !== undefined) {
         this.#requireUnused(opened);
+        for (const [name, mode] of opened.names) this.#parked.set(name, { number: volume.number, mode });
         await this.#exports.close(opened);
         this.#space.forget(opened.handle);
       }
-      await this.#append([{ type: 'revert', number: volume.number, sourceNumber: snapshot.number }]);
-      for (const [name, mode] of names) this.#exports.publish(this.#exports.open(volume), name, mode);
+      try {
+        // It may have been deleted meanwhile.
+        this.#find(snapshot.id, 'snapshot');
+        await this.#append([{ type: 'revert', number: volume.number, sourceNumber: snapshot.number }]);
+      } finally {
+        this.#publishParked(volume);
+      }
       this.#background(this.#reclaimAndReown(lineageOf(this.#state, volume)));
     });
+  }
+
+  #publishParked(volume: StoredObject): void {
+    for (const [name, { number, mode }] of this.#parked) {
+      if (number !== volume.number) continue;
+      this.#parked.delete(name);
+      this.#exports.publish(this.#exports.open(volume), name, mode);
+    }
   }
 
   async publish(options: { name: string; targetId: string; readOnly: boolean; description: string }): Promise<void> {
@@ -434,11 +493,13 @@ class PoolEngine implements Engine {
       const isSame = current?.object === object && current.names.get(name)?.readOnly === readOnly;
       if (isSame) return;
       if (current !== undefined) await this.#exports.unpublish(name);
+      this.#parked.delete(name);
       this.#exports.publish(this.#exports.open(object), name, { readOnly, description });
     });
   }
 
   async unpublish(name: string): Promise<void> {
+    this.#parked.delete(name);
     await this.#exports.unpublish(name);
   }
 
@@ -504,10 +565,19 @@ class PoolEngine implements Engine {
     await Promise.allSettled(this.#queues.values());
     await Promise.all([...this.#exports.all()].map((opened) => this.#exports.close(opened)));
     await this.#reclaiming;
+    await this.#space.ended();
     this.#space.settle();
-    await this.checkpoint();
+    // On a full disk the journal has it all.
+    await this.#checkpoint();
     for (const closer of this.#closers.reverse()) closer();
   }
+}
+
+function requireFits(sizeBytes: number, source: StoredObject): void {
+  if (sizeBytes >= source.sizeBytes) return;
+  throw new Failure('bad_request', {
+    reason: `A volume of ${sizeBytes} bytes cannot hold its source of ${source.sizeBytes} bytes.`,
+  });
 }
 
 function requireSize(sizeBytes: number): void {

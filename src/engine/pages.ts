@@ -8,7 +8,7 @@
 
 import { assert, present } from '../base/assert.ts';
 import { Failure } from '../base/errors.ts';
-import { isDiskError, type OpenFile } from '../base/files.ts';
+import { isDiskError, isOutOfSpace, type OpenFile } from '../base/files.ts';
 import { newPage, openPage, type Page, type PageType, SLOT_BYTES, sealPage } from '../format/page.ts';
 
 const INITIAL_IDS = 1024;
@@ -80,13 +80,13 @@ export class Pages {
   }
 
   addReference(id: number): void {
-    assert(this.references(id) > 0, `page ${id} is in use`);
+    assert(this.references(id) > 0, 'a page that gets a reference is in use');
     this.#references[id] = this.references(id) + 1;
   }
 
   /** Takes one reference of several; the last one goes with `free`. */
   dropReference(id: number): void {
-    assert(this.references(id) > 1, `page ${id} has more than one reference`);
+    assert(this.references(id) > 1, 'a page that keeps living has more than one reference');
     this.#references[id] = this.references(id) - 1;
   }
 
@@ -116,7 +116,7 @@ export class Pages {
   }
 
   free(id: number): void {
-    assert(this.references(id) === 1, `page ${id} has one reference`);
+    assert(this.references(id) === 1, 'a page that is freed has one reference');
     this.#references[id] = 0;
     if (id < this.#lowestFree) this.#lowestFree = id;
     const slot = this.#slots[id] ?? 0;
@@ -135,7 +135,7 @@ export class Pages {
   /** For changing. */
   edit(id: number): Page {
     const resident = this.#get(id);
-    if (resident.pendingSlot !== 0) this.#writePending(resident);
+    if (resident.pendingSlot !== 0) this.#writeEarly(resident);
     if (!resident.isDirty) {
       resident.isDirty = true;
       this.#dirty.add(id);
@@ -219,11 +219,45 @@ export class Pages {
   /** Writes up to `count` pages of the running checkpoint; false when none are left. */
   writeSome(count: number): boolean {
     for (let written = 0; written < count; written += 1) {
-      const resident = this.#pending.pop();
+      const resident = this.#pending.at(-1);
       if (resident === undefined) return false;
       if (resident.pendingSlot !== 0) this.#writePending(resident);
+      this.#pending.pop();
     }
     return true;
+  }
+
+  /**
+   * The running checkpoint is given up (a full disk). What was written stays in its new slot, what was not is dirty as before. Slots of
+   * the last durable root stay taken until a checkpoint ends.
+   */
+  abortCheckpoint(): void {
+    for (const resident of this.#pending) {
+      const { page, pendingSlot } = resident;
+      // Written early, before a change.
+      if (pendingSlot === 0) continue;
+      resident.pendingSlot = 0;
+      // Freed since: its slot went to the retired ones then.
+      if (this.#resident.get(page.id) !== resident) continue;
+      this.#releaseSlot(pendingSlot);
+      this.#slots[page.id] = 0;
+      resident.isDirty = true;
+      this.#dirty.add(page.id);
+    }
+    this.#pending = [];
+    this.#retired.push(...this.#retiring);
+    this.#retiring = [];
+  }
+
+  /** Before a change. On a full disk the checkpoint keeps a copy: the change must go on, the checkpoint need not. */
+  #writeEarly(resident: Resident): void {
+    try {
+      this.#writePending(resident);
+    } catch (error) {
+      if (!isOutOfSpace(error)) throw error;
+      this.#pending[this.#pending.indexOf(resident)] = { ...resident, page: copyOf(resident.page) };
+      resident.pendingSlot = 0;
+    }
   }
 
   #writePending(resident: Resident): void {
@@ -237,12 +271,14 @@ export class Pages {
 
   /** The root of the running checkpoint is durable: slots that only the one before named are free. */
   endCheckpoint(): void {
-    for (const slot of this.#retiring) {
-      this.#usedSlots[slot] = 0;
-      if (slot < this.#lowestFreeSlot) this.#lowestFreeSlot = slot;
-    }
+    for (const slot of this.#retiring) this.#releaseSlot(slot);
     this.#retiring = [];
     this.#shrink();
+  }
+
+  #releaseSlot(slot: number): void {
+    this.#usedSlots[slot] = 0;
+    if (slot < this.#lowestFreeSlot) this.#lowestFreeSlot = slot;
   }
 
   /** Gives the file's unused end back. */
@@ -266,9 +302,15 @@ export class Pages {
       larger.set(this.#usedSlots);
       this.#usedSlots = larger;
     }
-    assert(this.#usedSlots[slot] !== 1, `slot ${slot} is used once`);
+    assert(this.#usedSlots[slot] !== 1, 'a slot is used once');
     this.#usedSlots[slot] = 1;
   }
+}
+
+function copyOf(page: Page): Page {
+  const copy = newPage(page.id, page.type, page.owner);
+  copy.bytes.set(page.bytes);
+  return copy;
 }
 
 function grown(source: Uint32Array, length: number): Uint32Array {

@@ -3,10 +3,12 @@
  * right: what a freeze captured is applied, then the record made for that instant, in one turn.
  */
 
+import type { Clock } from '../base/clock.ts';
 import { Failure } from '../base/errors.ts';
 import { leafPayload } from '../format/page.ts';
 import type { EngineRecord } from '../format/record.ts';
 import {
+  CHANGE_WORDS,
   ENTRY_OWN,
   LEAF_BASES_OFFSET,
   LEAF_BYTES,
@@ -20,6 +22,8 @@ import type { Space } from './space.ts';
 import type { State } from './state.ts';
 
 const EIO = 5;
+/** Changes applied in one turn. After a snapshot each may copy a leaf, about 10 us: at worst 5 ms. */
+const SLICE_WORDS = 512 * CHANGE_WORDS;
 
 /** A capture that the engine asked for. */
 type Wanted = {
@@ -36,11 +40,15 @@ export class PlaneServant {
   readonly #state: State;
   readonly #space: Space;
   readonly #exports: Exports;
+  readonly #clock: Clock;
   readonly #append: (records: EngineRecord[]) => Promise<void>;
   readonly #onEvent: (event: EngineEvent) => void;
   readonly #onFatal: (error: Error) => void;
   readonly #wanted = new Map<number, Wanted>();
   #lastToken = 0;
+  /** Not applied yet, oldest first. */
+  readonly #captures: (PlaneEvent & { kind: 'captured' })[] = [];
+  #isCommitting = false;
   /** For leaves on their way to the plane, which copies them at once. */
   readonly #scratch = new Uint8Array(LEAF_BYTES);
   readonly #empty = new Uint8Array(LEAF_BASES_OFFSET);
@@ -50,6 +58,7 @@ export class PlaneServant {
     state: State;
     space: Space;
     exports: Exports;
+    clock: Clock;
     append: (records: EngineRecord[]) => Promise<void>;
     onEvent: (event: EngineEvent) => void;
     onFatal: (error: Error) => void;
@@ -58,6 +67,7 @@ export class PlaneServant {
     this.#state = parts.state;
     this.#space = parts.space;
     this.#exports = parts.exports;
+    this.#clock = parts.clock;
     this.#append = parts.append;
     this.#onEvent = parts.onEvent;
     this.#onFatal = parts.onFatal;
@@ -65,12 +75,34 @@ export class PlaneServant {
 
   serve(): void {
     for (const event of this.#plane.drain()) {
-      try {
-        this.#serveOne(event);
-      } catch (error) {
-        this.#onFatal(error instanceof Error ? error : new Error(String(error)));
-      }
+      // Captures can be long; whoever waits for a leaf or an extent must not wait for them.
+      if (event.kind === 'captured') this.#captures.push(event);
+      else this.#guarded(() => this.#serveOne(event));
     }
+    if (this.#captures.length > 0 && !this.#isCommitting) void this.#serveCaptures();
+  }
+
+  #guarded(work: () => void): void {
+    try {
+      work();
+    } catch (error) {
+      this.#onFatal(error instanceof Error ? error : new Error(String(error)));
+    }
+  }
+
+  /** One after the other, a slice per turn: the order among captures is what the journal keeps. */
+  async #serveCaptures(): Promise<void> {
+    this.#isCommitting = true;
+    for (let event = this.#captures[0]; event !== undefined; event = this.#captures[0]) {
+      const { changes } = event;
+      const isWhole = changes.length <= SLICE_WORDS;
+      const slice = isWhole ? event : { ...event, last: false, changes: changes.subarray(0, SLICE_WORDS) };
+      if (isWhole) this.#captures.shift();
+      else this.#captures[0] = { ...event, changes: changes.subarray(SLICE_WORDS) };
+      this.#guarded(() => this.#serveCapture(this.#exports.get(event.handle), slice));
+      if (this.#captures.length > 0) await this.#clock.pause();
+    }
+    this.#isCommitting = false;
   }
 
   #serveOne(event: PlaneEvent): void {
@@ -83,7 +115,8 @@ export class PlaneServant {
         if (opened !== undefined) this.#space.supply(opened).catch(this.#onFatal);
         return;
       case 'captured':
-        return this.#serveCapture(opened, event);
+        // Queued by `serve`.
+        return;
       case 'released':
         return this.#space.released(event.runs);
       case 'failed':
@@ -112,7 +145,17 @@ export class PlaneServant {
   #markOwn(words: Uint32Array, target: Uint8Array): void {
     for (let position = 0; position < LEAF_ENTRIES; position += 1) {
       const extent = words[position * 2] ?? 0;
-      if (extent !== 0 && this.#state.extentReferences(extent) === 1) target[position * 8 + 6] = ENTRY_OWN;
+      if (extent !== 0 && this.#isAlone(extent)) target[position * 8 + 6] = ENTRY_OWN;
+    }
+  }
+
+  /** An extent whose count cannot be read may have others: it can be read, and is not written in place. */
+  #isAlone(extent: number): boolean {
+    try {
+      return this.#state.extentReferences(extent) === 1;
+    } catch (error) {
+      if (error instanceof Failure) return false;
+      throw error;
     }
   }
 
@@ -121,15 +164,18 @@ export class PlaneServant {
     const wanted = this.#wanted.get(token);
     if (opened === undefined) {
       // Its object is gone; nobody can be waiting for these bytes.
-      if (last) this.#plane.committed(token, EIO);
+      if (!last) return;
+      this.#plane.committed(token, EIO);
+      this.#wanted.delete(token);
+      wanted?.reject(new Failure('io_error', { reason: 'the volume was closed' }));
       return;
     }
     const { number } = opened.object;
     const records: EngineRecord[] =
       event.changes.length > 0 ? [{ type: 'changes', number, changes: event.changes }] : [];
     if (!last) {
-      // The last part's durability includes this one's.
-      this.#append(records).catch((error: Error) => this.#giveUp(opened, error));
+      // The last part's durability includes this one's. What keeps it from being applied must be known when the last part comes.
+      if (opened.failure === null) this.#attempt(opened, records).catch((error: Error) => this.#giveUp(opened, error));
       return;
     }
     if (wanted !== undefined) {
@@ -149,7 +195,7 @@ export class PlaneServant {
         wanted.reject(error instanceof Error ? error : new Error(String(error)));
       }
     }
-    const durable = records.length > 0 ? this.#append(records) : Promise.resolve();
+    const durable = records.length > 0 ? this.#attempt(opened, records) : Promise.resolve();
     durable.then(
       () => {
         this.#plane.committed(token, 0);
@@ -161,6 +207,17 @@ export class PlaneServant {
         wanted?.reject(error);
       },
     );
+  }
+
+  /** Fails the volume at once when the records cannot be applied. */
+  #attempt(opened: Opened, records: EngineRecord[]): Promise<void> {
+    try {
+      return this.#append(records);
+    } catch (error) {
+      const reason = error instanceof Error ? error : new Error(String(error));
+      this.#giveUp(opened, reason);
+      return Promise.reject(reason);
+    }
   }
 
   /** Its changes could not be applied: what the plane has is ahead for good, so the volume refuses I/O (law 5). */

@@ -60,16 +60,29 @@ export async function createPool(files: Files, header: PoolHeader): Promise<void
 
 /** False if there is no pool, or only the remains of a creation that did not end. */
 export function poolExists(files: Files): boolean {
-  if (!files.exists(HEADER_PATH)) return false;
-  const file = files.open(HEADER_PATH, 'read');
-  const bytes = new Uint8Array(POOL_HEADER_BYTES);
-  const count = file.read(0, bytes);
-  file.close();
-  if (count === POOL_HEADER_BYTES && bytes.some((byte) => byte !== 0)) return true;
-  // Empty or zeros: a crash during creation. With extents beside it, it is damage.
-  if (files.exists(EXTENTS_PATH) && files.list(EXTENTS_PATH).length > 0)
-    throw new Failure('corrupt', { path: HEADER_PATH, reason: 'it is empty, but there are extent files' });
+  if (files.exists(HEADER_PATH)) {
+    const file = files.open(HEADER_PATH, 'read');
+    const bytes = new Uint8Array(POOL_HEADER_BYTES);
+    const count = file.read(0, bytes);
+    file.close();
+    if (count === POOL_HEADER_BYTES && bytes.some((byte) => byte !== 0)) return true;
+  }
+  // Missing, empty or zeros: a crash during creation. With anything of a pool that has been used beside it, it is damage.
+  const found = signOfUse(files);
+  if (found !== null)
+    throw new Failure('corrupt', { path: HEADER_PATH, reason: `it is missing or empty, but ${found}` });
   return false;
+}
+
+function signOfUse(files: Files): string | null {
+  if (files.exists(EXTENTS_PATH) && files.list(EXTENTS_PATH).length > 0) return 'there are extent files';
+  for (const path of CHECKPOINT_PATHS) {
+    if (files.exists(path) && readWhole(files, path).length > 0) return `${path} is there`;
+  }
+  for (const path of JOURNAL_PATHS) {
+    if (files.exists(path) && decodeFrame(readWhole(files, path), 0) !== 'none') return `${path} holds frames`;
+  }
+  return null;
 }
 
 export function readHeader(files: Files): PoolHeader {

@@ -22,6 +22,14 @@ const GRANT_EXTENTS_MAX = 1024;
 const GRANT_WINDOW_MS = 2000;
 /** Punching one extent costs as much as punching sixteen (design figures: 0.14-1 ms either way). */
 const PUNCH_EXTENTS = 16;
+/** What a volume got and did not use for this long goes back: reserved space is for those who write. */
+const GRANT_IDLE_MS = 10_000;
+/** On a full pool others give back sooner. */
+const SQUEEZE_IDLE_MS = 1_000;
+/** Turns that a squeeze waits for requests to end and holes to be punched. */
+const SQUEEZE_TURNS = 100;
+/** A grant is at most this part of the room, so that the last of it is not reserved by one volume. */
+const ROOM_SHARE = 16;
 /** Small holes are punched only when nothing was freed for this many rounds. */
 const IDLE_ROUNDS = 3;
 const PUNCHES_PER_ROUND = 64;
@@ -38,10 +46,22 @@ export type Grantee = { readonly handle: VolumeHandle; readonly object: StoredOb
 
 type Limbo = { readonly tag: number; readonly addresses: readonly number[]; readonly isDirty: boolean };
 
-type Granting = { size: number; at: number; isRunning: boolean };
+type Granting = {
+  size: number;
+  at: number;
+  isRunning: boolean /** Something given may still be unused. */;
+  isOut: boolean;
+};
 
 export function extentPath(fileNumber: number): string {
   return `pool/extents/${String(fileNumber).padStart(7, '0')}.dat`;
+}
+
+/** The plane could not reserve space for another reason than that there is none. */
+class PlaneDiskError extends Error {
+  constructor(cause: unknown) {
+    super('reserving space of an extent file failed', { cause });
+  }
 }
 
 export class Space {
@@ -57,8 +77,12 @@ export class Space {
   #limbo: Limbo[] = [];
   #waitingForJournal = 0;
   #idleRounds = 0;
-  #isPunching = false;
+  #tidying: Promise<void> | null = null;
+  #squeezing: Promise<boolean> | null = null;
   readonly #emptyFiles = new Set<number>();
+  /** Extents that are being reserved: not yet missing in what the filesystem says is free. */
+  #reserving = 0;
+  readonly #working = new Set<Promise<void>>();
   /** File numbers whose file is being made or removed: nobody else may use them meanwhile. */
   readonly #claimed = new Set<number>();
 
@@ -88,20 +112,44 @@ export class Space {
   // ---- grants --------------------------------------------------------------------------------------------------------
 
   /** Answers a volume that wants extents. One answer at a time per volume. */
-  async supply({ handle, object }: Grantee): Promise<void> {
-    const granting = this.#granting.get(handle) ?? { size: GRANT_EXTENTS_MIN / 2, at: 0, isRunning: false };
+  supply(grantee: Grantee): Promise<void> {
+    const work = this.#supply(grantee);
+    this.#working.add(work);
+    const ended = (): void => {
+      this.#working.delete(work);
+    };
+    work.then(ended, ended);
+    return work;
+  }
+
+  /** Resolves when nothing that was begun here is under way. */
+  async ended(): Promise<void> {
+    while (this.#working.size > 0 || this.#tidying !== null) {
+      await Promise.allSettled([...this.#working, this.#tidying]);
+    }
+  }
+
+  async #supply({ handle, object }: Grantee): Promise<void> {
+    const granting = this.#granting.get(handle) ?? {
+      size: GRANT_EXTENTS_MIN / 2,
+      at: 0,
+      isRunning: false,
+      isOut: false,
+    };
     this.#granting.set(handle, granting);
     if (granting.isRunning) return;
     granting.isRunning = true;
     try {
       const isBusy = this.#clock.now() - granting.at < GRANT_WINDOW_MS;
       granting.size = isBusy || granting.at === 0 ? Math.min(granting.size * 2, GRANT_EXTENTS_MAX) : GRANT_EXTENTS_MIN;
-      const run = await this.#reserve(object, granting.size);
+      let run = await this.#reserve(object, granting.size);
+      if (run === null && (await this.#squeeze())) run = await this.#reserve(object, GRANT_EXTENTS_MIN);
       granting.at = this.#clock.now();
+      granting.isOut = run !== null;
       if (run === null) this.#plane.refuse(handle, ENOSPC);
       else this.#plane.grant(handle, run.fileNumber * SLOTS_PER_FILE + run.firstSlot, run.count);
     } catch (error) {
-      if (!isDiskError(error)) throw error;
+      if (!isDiskError(error) && !(error instanceof PlaneDiskError)) throw error;
       // The disk fails: that is this volume's trouble, until it works again.
       this.#plane.refuse(handle, EIO);
     } finally {
@@ -113,21 +161,83 @@ export class Space {
     this.#granting.delete(handle);
   }
 
+  /** Extents that fit into what the filesystem has left, the reserve aside. */
+  #room(): number {
+    const room = Math.floor((this.#files.space().freeBytes - this.#options.reserveBytes) / EXTENT_BYTES);
+    return room - this.#reserving;
+  }
+
+  /** Takes unused grants back from volumes that have not asked for this long. */
+  #recall(idleMs: number): boolean {
+    let isAny = false;
+    for (const [handle, granting] of this.#granting) {
+      if (!granting.isOut || granting.isRunning || this.#clock.now() - granting.at < idleMs) continue;
+      granting.isOut = false;
+      this.#plane.returnGrants(handle);
+      isAny = true;
+    }
+    return isAny;
+  }
+
+  /** The pool is full: what others hold unused, and what is on its way back, becomes room. True if there is some now. */
+  #squeeze(): Promise<boolean> {
+    this.#squeezing ??= this.#makeRoom().finally(() => {
+      this.#squeezing = null;
+    });
+    return this.#squeezing;
+  }
+
+  async #makeRoom(): Promise<boolean> {
+    this.#recall(SQUEEZE_IDLE_MS);
+    this.#idleRounds = IDLE_ROUNDS;
+    for (let turn = 0; turn < SQUEEZE_TURNS && this.hasReclaimable; turn += 1) {
+      await this.#clock.pause();
+      await this.tidy();
+      this.#idleRounds = IDLE_ROUNDS;
+    }
+    return this.#room() >= 1;
+  }
+
   /** A run with space behind it, or null when the pool is full. */
   async #reserve(object: StoredObject, wanted: number): Promise<Run | null> {
     this.settle();
-    const room = Math.floor((this.#files.space().freeBytes - this.#options.reserveBytes) / EXTENT_BYTES);
+    const room = this.#room();
     if (room < 1) return null;
-    const count = Math.min(wanted, room);
+    const count = Math.min(wanted, Math.max(GRANT_EXTENTS_MIN, Math.floor(room / ROOM_SHARE)), room);
+    this.#reserving += count;
     try {
       const run = this.#allocator.take(object.number, count) ?? (await this.#inNewFile(object.number, count));
-      if (await this.#plane.allocateRun(run.fileNumber, run.firstSlot, run.count)) return run;
+      if (await this.#allocate(run)) return run;
       this.#giveBack(run, true);
+      this.#noteEmpty(run.fileNumber);
       return null;
     } catch (error) {
       if (isOutOfSpace(error)) return null;
       throw error;
+    } finally {
+      this.#reserving -= count;
     }
+  }
+
+  async #allocate(run: Run): Promise<boolean> {
+    try {
+      return await this.#plane.allocateRun(run.fileNumber, run.firstSlot, run.count);
+    } catch (error) {
+      this.#giveBack(run, true);
+      this.#noteEmpty(run.fileNumber);
+      throw new PlaneDiskError(error);
+    }
+  }
+
+  /** A file whose owner is gone is removed when nothing in it is used; others are filled again. */
+  #noteEmpty(fileNumber: number): void {
+    const file = this.#state.files.get(fileNumber);
+    if (file?.used === 0 && !this.#state.objects.has(file.owner)) this.#emptyFiles.add(fileNumber);
+  }
+
+  /** The owner is deleted: its files that are empty already get no other reason to be removed. */
+  abandon(owner: number): void {
+    for (const fileNumber of this.#allocator.filesOf(owner)) this.#noteEmpty(fileNumber);
   }
 
   async #inNewFile(owner: number, count: number): Promise<Run> {
@@ -228,26 +338,30 @@ export class Space {
   }
 
   get hasWork(): boolean {
-    return this.#limbo.length > 0 || this.#emptyFiles.size > 0 || this.#allocator.unpunchedExtents > 0;
+    const isOut = [...this.#granting.values()].some((granting) => granting.isOut);
+    return isOut || this.#limbo.length > 0 || this.#emptyFiles.size > 0 || this.#allocator.unpunchedExtents > 0;
   }
 
   /** One round of giving space back; called about once a second, and until there is nothing left when the pool is closed. */
-  async tidy(): Promise<void> {
-    if (this.#isPunching) return;
-    this.#isPunching = true;
-    try {
-      this.settle();
-      await this.#removeEmptyFiles();
-      this.#idleRounds += 1;
-      const countMin = this.#idleRounds > IDLE_ROUNDS ? 1 : PUNCH_EXTENTS;
-      for (let punched = 0; punched < PUNCHES_PER_ROUND; punched += 1) {
-        const run = this.#allocator.takeUnpunched(countMin);
-        if (run === null) break;
-        await this.#plane.punchRun(run.fileNumber, run.firstSlot, run.count);
-        this.#giveBack(run, false);
-      }
-    } finally {
-      this.#isPunching = false;
+  tidy(): Promise<void> {
+    this.#tidying ??= this.#tidyOnce().finally(() => {
+      this.#tidying = null;
+    });
+    return this.#tidying;
+  }
+
+  async #tidyOnce(): Promise<void> {
+    this.#recall(GRANT_IDLE_MS);
+    this.settle();
+    await this.#removeEmptyFiles();
+    this.#idleRounds += 1;
+    const countMin = this.#idleRounds > IDLE_ROUNDS ? 1 : PUNCH_EXTENTS;
+    for (let punched = 0; punched < PUNCHES_PER_ROUND; punched += 1) {
+      const run = this.#allocator.takeUnpunched(countMin);
+      if (run === null) break;
+      // One that fails leaves space behind that is used again when its extents are: nobody has to know.
+      await this.#plane.punchRun(run.fileNumber, run.firstSlot, run.count).catch(() => {});
+      this.#giveBack(run, false);
     }
   }
 
@@ -264,12 +378,14 @@ export class Space {
       this.#allocator.removeFile(file);
       // Claimed until the file is gone: a new file with this number would be the one that is unlinked.
       this.#claimed.add(fileNumber);
+      await this.#append([{ type: 'file-remove', fileNumber }]);
+      this.#plane.forgetFile(fileNumber);
       try {
-        await this.#append([{ type: 'file-remove', fileNumber }]);
-        this.#plane.forgetFile(fileNumber);
         this.#files.remove(extentPath(fileNumber));
-      } finally {
         this.#claimed.delete(fileNumber);
+      } catch (error) {
+        // Its number stays claimed; the next start removes what no record names.
+        if (!isDiskError(error)) throw error;
       }
     }
   }

@@ -27,7 +27,7 @@ export type EngineRecord =
   | { readonly type: 'resize'; readonly number: number; readonly sizeBytes: number }
   | { readonly type: 'revert'; readonly number: number; readonly sourceNumber: number }
   | { readonly type: 'delete'; readonly number: number }
-  /** Take this many steps of the drop list. */
+  /** Take this many steps of the drop list; 0: the page that comes next is taken last. */
   | { readonly type: 'drop'; readonly steps: number }
   | { readonly type: 'file-create'; readonly fileNumber: number; readonly owner: number }
   | { readonly type: 'file-remove'; readonly fileNumber: number };

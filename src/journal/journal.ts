@@ -45,12 +45,14 @@ export class Journal {
   #isWriting = false;
   #failure: Error | null = null;
   #onRoom: (() => void) | null = null;
+  readonly #onFull: () => void;
 
+  /** `onFull`: the next frame has no room, and only a checkpoint that begins after this call can give it some. */
   constructor(
     halves: readonly [OpenFile, OpenFile],
     halfBytes: number,
     start: JournalStart,
-    onFailure: (error: Error) => void,
+    on: { failure: (error: Error) => void; full: () => void },
   ) {
     this.#halves = halves;
     this.#halfBytes = halfBytes;
@@ -58,7 +60,8 @@ export class Journal {
     this.#offset = start.offset;
     this.#isOtherFree = start.isOtherFree;
     this.#lastSequence = start.sequence;
-    this.#onFailure = onFailure;
+    this.#onFailure = on.failure;
+    this.#onFull = on.full;
   }
 
   /** How full the half in use is, 0 to 1. */
@@ -118,7 +121,21 @@ export class Journal {
   /** The checkpoint of the last mark is durable. */
   release(): void {
     this.#isOtherFree = true;
-    this.#onRoom?.();
+    this.#wake();
+  }
+
+  /** The checkpoint of the last mark was given up. Frames that went to the other half already stay there. */
+  unmark(): void {
+    if (this.#switchAfter === null) return;
+    this.#switchAfter = null;
+    this.#isOtherFree = true;
+    this.#wake();
+  }
+
+  #wake(): void {
+    const resume = this.#onRoom;
+    this.#onRoom = null;
+    resume?.();
   }
 
   async #write(): Promise<void> {
@@ -155,9 +172,12 @@ export class Journal {
       }
       if (fits) return;
       // Full before its checkpoint is done: until then nothing can be acknowledged.
-      await new Promise<void>((resolve) => {
+      const room = new Promise<void>((resolve) => {
         this.#onRoom = resolve;
       });
+      // A running one that will make the switch possible is enough. One whose switch is behind us only frees the other half.
+      if (this.#switchAfter === null) this.#onFull();
+      await room;
     }
   }
 

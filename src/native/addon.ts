@@ -151,6 +151,10 @@ class AddonPlane implements Plane {
     this.#onEvents();
   }
 
+  returnGrants(handle: VolumeHandle): void {
+    this.#native.returnGrants(handle);
+  }
+
   refuse(handle: VolumeHandle, _errno: number): void {
     this.#native.refuse(handle);
   }

@@ -16,6 +16,7 @@ export declare class NativePlane {
   failLeaf(handle: number, leaf: number): void
   dropLeaves(handle: number): void
   grant(handle: number, first: number, count: number): boolean
+  returnGrants(handle: number): void
   refuse(handle: number): void
   flush(handle: number, token: number): boolean
   freeze(handle: number, token: number): boolean

@@ -110,6 +110,8 @@ export interface Plane {
   dropLeaves(handle: VolumeHandle): void;
 
   grant(handle: VolumeHandle, firstAddress: number, count: number): void;
+  /** Takes back what the volume has not used; comes as `released`. Its next write asks again. */
+  returnGrants(handle: VolumeHandle): void;
   /** Writes that wait for an extent fail with this errno (ENOSPC); the next one asks again. */
   refuse(handle: VolumeHandle, errno: number): void;
 

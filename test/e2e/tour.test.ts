@@ -9,15 +9,15 @@ import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { type Daemon, startDaemon } from '../support/daemon.ts';
 import { describeWith, run, tryRun } from '../support/peers.ts';
+import { MAIN, quarryOn } from '../support/quarry.ts';
 import { tempFolder } from '../support/temp.ts';
 import { startWriter } from './writer.ts';
 
-const MAIN = join(import.meta.dirname, '..', '..', 'dist', 'cli', 'main.js');
 const GIB = 2 ** 30;
 const TIMEOUT_MS = 600_000;
 
 async function quarry(daemon: Daemon, ...args: string[]): Promise<string> {
-  return (await run(process.execPath, [MAIN, '--url', daemon.url, ...args], { timeoutMs: TIMEOUT_MS })).trim();
+  return (await quarryOn(daemon, ...args)).trim();
 }
 
 async function idOf(daemon: Daemon, kind: 'volume' | 'snapshot', name: string): Promise<string> {

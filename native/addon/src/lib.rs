@@ -139,6 +139,11 @@ impl NativePlane {
     }
 
     #[napi]
+    pub fn return_grants(&self, handle: u32) {
+        self.plane.return_grants(handle);
+    }
+
+    #[napi]
     pub fn refuse(&self, handle: u32) {
         self.plane.refuse(handle);
     }

@@ -69,6 +69,9 @@ impl Commits {
         let result = if errno == 0 {
             Ok(())
         } else {
+            // What was captured is lost to the engine and no longer marked dirty: a later flush that finds nothing to do
+            // must not promise it. So the volume is done for, as after a failed sync.
+            pending.volume.failed.store(errno, Ordering::SeqCst);
             Err(IoError::Failed)
         };
         pending
@@ -152,6 +155,14 @@ impl Volume {
             self.drop_leaves_if_clean(tries);
             return self.end_round(waiters, None, Err(IoError::WouldBlock));
         }
+        // Whoever waits now may have written what an earlier capture lost: nothing is durable any more.
+        let failed = self.failed.load(Ordering::SeqCst);
+        if failed != 0 {
+            if matches!(job, Some(Job::Flush(_) | Job::Freeze(_))) {
+                self.tell_failure(0, failed);
+            }
+            return self.end_round(waiters, job, Err(IoError::Failed));
+        }
         let is_freeze = matches!(job, Some(Job::Freeze(_)));
         let changes = if is_freeze {
             self.gate.fenced(|| self.freeze_here())
@@ -171,11 +182,7 @@ impl Volume {
         }
         if let Err((file, errno)) = synced {
             self.failed.store(errno, Ordering::SeqCst);
-            self.shared.link.push(Event::Failed {
-                handle: self.handle,
-                file,
-                errno,
-            });
+            self.tell_failure(file, errno);
             return self.end_round(waiters, job, Err(IoError::Failed));
         }
         let token = match job {
@@ -192,6 +199,14 @@ impl Volume {
             },
         );
         self.hand_over(token, is_freeze, &changes);
+    }
+
+    fn tell_failure(&self, file: u32, errno: i32) {
+        self.shared.link.push(Event::Failed {
+            handle: self.handle,
+            file,
+            errno,
+        });
     }
 
     /// Under the fence: what was written before belongs to the frozen state, what comes after goes beside it.

@@ -173,9 +173,11 @@ impl ExtentFile {
     }
 }
 
+type Shelf = Box<[ArcSwapOption<ExtentFile>]>;
+
 /// Extent files by number, found without a lock.
 pub struct FileTable {
-    shelves: Box<[OnceLock<Box<[ArcSwapOption<ExtentFile>]>>]>,
+    shelves: Box<[OnceLock<Shelf>]>,
     /// Whether the filesystem knows reads that refuse to wait; cleared by the first one that says no.
     nowait: AtomicBool,
 }

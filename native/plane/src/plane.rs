@@ -129,6 +129,16 @@ impl Plane {
             .is_some()
     }
 
+    /// What the volume has not used comes back as `Released`.
+    pub fn return_grants(&self, handle: u32) {
+        if let Some(volume) = self.volume(handle) {
+            let runs = volume.grants.take_all();
+            if !runs.is_empty() {
+                self.shared.link.push(Event::Released { handle, runs });
+            }
+        }
+    }
+
     pub fn refuse(&self, handle: u32) {
         if let Some(volume) = self.volume(handle) {
             volume.grants.refuse();

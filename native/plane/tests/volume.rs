@@ -37,6 +37,7 @@ struct Engine {
     state: Mutex<State>,
     answered: Condvar,
     stop: AtomicBool,
+    fail_commits: AtomicBool,
     tokens: AtomicU32,
     _folder: tempfile::TempDir,
 }
@@ -77,6 +78,7 @@ impl Engine {
             }),
             answered: Condvar::new(),
             stop: AtomicBool::new(false),
+            fail_commits: AtomicBool::new(false),
             tokens: AtomicU32::new(1),
             _folder: folder,
         });
@@ -147,7 +149,12 @@ impl Engine {
                     state.committed.insert(token, true);
                     self.answered.notify_all();
                     drop(state);
-                    self.shared.commits.committed(token, 0);
+                    let errno = if self.fail_commits.load(Ordering::SeqCst) {
+                        5
+                    } else {
+                        0
+                    };
+                    self.shared.commits.committed(token, errno);
                 }
             }
             Event::Released { .. } | Event::Done { .. } => {}
@@ -516,5 +523,21 @@ fn a_grown_volume_keeps_its_data_and_takes_writes_in_the_new_part() {
     assert_eq!(bytes, [6; 3]);
     with_entered(&volume, || volume.read(100, &mut bytes, Patience::Wait)).unwrap();
     assert_eq!(bytes, [5; 3]);
+    engine.finish(thread);
+}
+
+/// The journal failed: what was captured is not marked dirty any more, and a second flush found nothing to do and said yes.
+/// Found by the model on a disk with faults.
+#[test]
+fn a_flush_after_a_failed_commit_fails_too() {
+    let (engine, thread) = Engine::new(64);
+    let volume = engine.open(1, 1 << 20);
+    with_entered(&volume, || volume.write(0, &[1; 4096], Patience::Wait)).unwrap();
+    engine.fail_commits.store(true, Ordering::SeqCst);
+    for _ in 0..2 {
+        let (sender, receiver) = mpsc::channel();
+        volume.flush(Box::new(move |result| sender.send(result).unwrap()));
+        assert_eq!(receiver.recv().unwrap(), Err(IoError::Failed));
+    }
     engine.finish(thread);
 }
