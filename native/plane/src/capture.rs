@@ -90,6 +90,10 @@ pub trait Rounds {
 
 impl Rounds for Arc<Volume> {
     fn request_flush(&self, token: u32) {
+        if self.failed.load(Ordering::SeqCst) == 0 && self.is_clean() {
+            // The timer asks a thousand idle volumes: no thread is woken for them.
+            return self.hand_over(token, false, &[]);
+        }
         self.request(Some(Job::Flush(token)), None);
     }
     fn request_freeze(&self, token: u32) {
@@ -109,12 +113,15 @@ impl Volume {
         if self.failed.load(Ordering::SeqCst) != 0 {
             return done(Err(IoError::Failed));
         }
-        let is_clean =
-            !self.sync.lock().is_busy && self.touched.is_empty() && self.dirty.lock().is_empty();
-        if is_clean {
+        if self.is_clean() {
             return done(Ok(()));
         }
         self.request(None, Some(done));
+    }
+
+    /// Nothing to capture or sync, and no capture under way.
+    fn is_clean(&self) -> bool {
+        !self.sync.lock().is_busy && self.touched.is_empty() && self.dirty.lock().is_empty()
     }
 
     pub(crate) fn is_long(dirty: usize) -> bool {
