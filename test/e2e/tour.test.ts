@@ -179,7 +179,7 @@ describeWith(PEERS, 'the tour', () => {
       await daemon.restart();
       // What the stop interrupted goes on by itself after the start.
       const pool = async (): Promise<unknown> => (await daemon.request('GET', '/v3/quarry/status')).body;
-      const empty = { pool: { mappedBytes: 0, volumes: 0, snapshots: 0 } };
+      const empty = { pool: { mapped_bytes: 0, volumes: 0, snapshots: 0 } };
       await expect.poll(pool, { timeout: 30_000 }).toMatchObject(empty);
       await expect.poll(() => bytesOnDisk(join(daemon.dataDir, 'pool', 'extents')), { timeout: 30_000 }).toBe(0);
       expect(await bytesOnDisk(join(daemon.dataDir, 'pool'))).toBeLessThan(40 * 2 ** 20);
