@@ -160,6 +160,16 @@ export class Allocator {
     return total;
   }
 
+  /** Treats every free slot of a file as one that may still take space: who used it before the last start is not known. */
+  examine(fileNumber: number): void {
+    const slots = this.#slots(fileNumber);
+    for (let slot = 0; slot < SLOTS_PER_FILE; slot += 1) {
+      if (slots.taken[slot] === 1 || slots.unpunched[slot] === 1) continue;
+      slots.unpunched[slot] = 1;
+      slots.unpunchedCount += 1;
+    }
+  }
+
   /** A run of free slots worth giving back, now held (end with `release`, not dirty); null when there is none. */
   takeUnpunched(countMin: number): Run | null {
     for (const [fileNumber, slots] of this.#files) {

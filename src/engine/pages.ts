@@ -157,8 +157,7 @@ export class Pages {
     if (typeof page === 'string')
       throw new Failure('corrupt', { path: PAGES_PATH, reason: `page ${id} in slot ${slot}: ${page}` });
     const resident = { page, isDirty: false, pendingSlot: 0, lastUse: this.#use() };
-    const residentMax = this.#cleanMax + this.#dirty.size + this.#pending.length;
-    if (this.#resident.size > residentMax && !this.#isHolding) this.#evict();
+    if (this.#isOverBudget && !this.#isHolding) this.#evict();
     this.#resident.set(id, resident);
     return resident;
   }
@@ -185,6 +184,10 @@ export class Pages {
   #use(): number {
     this.#uses += 1;
     return this.#uses;
+  }
+
+  get #isOverBudget(): boolean {
+    return this.#resident.size > this.#cleanMax + this.#dirty.size + this.#pending.length;
   }
 
   /** Clean pages not used for the last half of the budget's worth of uses go. */
@@ -274,6 +277,8 @@ export class Pages {
     for (const slot of this.#retiring) this.#releaseSlot(slot);
     this.#retiring = [];
     this.#shrink();
+    // What was written is clean now; without a page that has to be read nobody else would look.
+    if (this.#isOverBudget) this.#evict();
   }
 
   #releaseSlot(slot: number): void {

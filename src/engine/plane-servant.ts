@@ -22,8 +22,8 @@ import type { Space } from './space.ts';
 import type { State } from './state.ts';
 
 const EIO = 5;
-/** Changes applied in one turn. After a snapshot each may copy a leaf, about 10 us: at worst 5 ms. */
-const SLICE_WORDS = 512 * CHANGE_WORDS;
+/** Changes applied in one turn. After a snapshot each may copy a leaf, which takes up to 100 us (bench/engine): at worst 13 ms. */
+const SLICE_WORDS = 128 * CHANGE_WORDS;
 
 /** A capture that the engine asked for. */
 type Wanted = {

@@ -8,6 +8,7 @@
 
 import { present } from '../base/assert.ts';
 import type { Clock } from '../base/clock.ts';
+import { Failure } from '../base/errors.ts';
 import { type Files, isDiskError, isOutOfSpace } from '../base/files.ts';
 import type { EngineRecord } from '../format/record.ts';
 import { EXTENT_BYTES, type Plane, SLOTS_PER_FILE, type VolumeHandle } from '../native/plane.ts';
@@ -80,6 +81,8 @@ export class Space {
   #tidying: Promise<void> | null = null;
   #squeezing: Promise<boolean> | null = null;
   readonly #emptyFiles = new Set<number>();
+  /** Files whose free slots may hold space from before the start: grants that a crash left unused, holes not punched in time. */
+  readonly #unexamined: Set<number>;
   /** Extents that are being reserved: not yet missing in what the filesystem says is free. */
   #reserving = 0;
   readonly #working = new Set<Promise<void>>();
@@ -102,6 +105,7 @@ export class Space {
     this.#options = parts.options;
     this.#allocator = new Allocator(parts.state);
     for (const file of parts.state.files.values()) if (file.used === 0) this.#emptyFiles.add(file.fileNumber);
+    this.#unexamined = new Set(parts.state.files.keys());
   }
 
   get reclaimBytes(): number {
@@ -334,12 +338,25 @@ export class Space {
   /** Something can still be given back without anybody else doing anything first. */
   get hasReclaimable(): boolean {
     const canRemove = [...this.#emptyFiles].some((fileNumber) => !this.#allocator.isHeld(fileNumber));
-    return this.#limbo.length > 0 || this.#waitingForJournal > 0 || canRemove || this.#allocator.unpunchedExtents > 0;
+    const isKnown = this.#unexamined.size === 0;
+    return (
+      !isKnown ||
+      this.#limbo.length > 0 ||
+      this.#waitingForJournal > 0 ||
+      canRemove ||
+      this.#allocator.unpunchedExtents > 0
+    );
   }
 
   get hasWork(): boolean {
     const isOut = [...this.#granting.values()].some((granting) => granting.isOut);
-    return isOut || this.#limbo.length > 0 || this.#emptyFiles.size > 0 || this.#allocator.unpunchedExtents > 0;
+    return (
+      isOut ||
+      this.#unexamined.size > 0 ||
+      this.#limbo.length > 0 ||
+      this.#emptyFiles.size > 0 ||
+      this.#allocator.unpunchedExtents > 0
+    );
   }
 
   /** One round of giving space back; called about once a second, and until there is nothing left when the pool is closed. */
@@ -354,6 +371,17 @@ export class Space {
     this.#recall(GRANT_IDLE_MS);
     this.settle();
     await this.#removeEmptyFiles();
+    // One a round: each may have to be read from disk.
+    const [fileNumber] = this.#unexamined;
+    if (fileNumber !== undefined) {
+      this.#unexamined.delete(fileNumber);
+      try {
+        this.#allocator.examine(fileNumber);
+      } catch (error) {
+        // A damaged page is the trouble of who needs it, and of `quarry check`; not of a search for space.
+        if (!(error instanceof Failure)) throw error;
+      }
+    }
     this.#idleRounds += 1;
     const countMin = this.#idleRounds > IDLE_ROUNDS ? 1 : PUNCH_EXTENTS;
     for (let punched = 0; punched < PUNCHES_PER_ROUND; punched += 1) {
@@ -376,6 +404,8 @@ export class Space {
       if (this.#allocator.isHeld(fileNumber)) continue;
       this.#emptyFiles.delete(fileNumber);
       this.#allocator.removeFile(file);
+      // Its number may be used again, by a file that has nothing to look for.
+      this.#unexamined.delete(fileNumber);
       // Claimed until the file is gone: a new file with this number would be the one that is unlinked.
       this.#claimed.add(fileNumber);
       await this.#append([{ type: 'file-remove', fileNumber }]);

@@ -46,6 +46,8 @@ export type WorldOptions = {
   readonly rounds: number;
   readonly faults: boolean;
   readonly totalBytes: number;
+  /** The power fails at this operation of the disk, once, and the run ends there; without it at random moments. */
+  readonly crashAt?: number;
 };
 
 export type WorldResult = { readonly crashes: number; readonly operations: number; readonly verified: number };
@@ -71,19 +73,44 @@ export class World {
     this.#options = options;
     this.#random = new Random(options.seed);
     this.#disk = new SimDisk({ seed: options.seed, totalBytes: options.totalBytes });
+    this.#disk.latencyMax = this.#random.pick([1, 10, 100]);
   }
 
   async run(): Promise<WorldResult> {
-    await this.#start();
-    for (let round = 0; round < this.#options.rounds; round += 1) await this.#round();
-    await this.#engine.close();
-    this.#check();
-    await this.#restart(this.#disk, false);
+    await this.#until(this.#start());
+    const { rounds, crashAt } = this.#options;
+    if (crashAt !== undefined) this.#disk.operationsUntilPowerOff = crashAt;
+    for (let round = 0; round < rounds && (crashAt === undefined || this.crashes === 0); round += 1)
+      await this.#round();
+    await this.#closeAndStart();
+    this.#disk.operationsUntilPowerOff = null;
+    await this.#deleteAll();
     return { crashes: this.crashes, operations: this.operations, verified: this.verified };
   }
 
   #trace(what: string): void {
     if (process.env['QUARRY_TRACE'] !== undefined) appendFileSync(process.env['QUARRY_TRACE'], `${what}\n`);
+  }
+
+  /** Deleted in a random order; then nothing may be left that takes space. */
+  async #deleteAll(): Promise<void> {
+    const left = [...this.#things.keys()];
+    while (left.length > 0) {
+      const [id] = left.splice(this.#random.below(left.length), 1);
+      if (id !== undefined) await this.#until(this.#engine.delete(id));
+    }
+    this.#things.clear();
+    await this.#until(this.#engine.settle());
+    const { mappedBytes, reclaimBytes } = await this.#engine.stats();
+    await this.#until(this.#engine.close());
+    this.#check();
+    const files = this.#disk.list('pool/extents');
+    if (mappedBytes > 0 || reclaimBytes > 0 || files.length > 0)
+      throw new Error(
+        `space is lost: ${mappedBytes} bytes mapped, ${reclaimBytes} to reclaim, files ${files.join(' ')}`,
+      );
+    const report = checkPool(this.#disk);
+    if (report.pages > 0) throw new Error(`${report.pages} pages are left of no object`);
   }
 
   // ---- life and death ----------------------------------------------------------------------------------------------
@@ -116,14 +143,15 @@ export class World {
   async #round(): Promise<void> {
     const { random } = this;
     const burst = 1 + random.below(6);
-    const willCrash = random.chance(0.5);
+    const isOnce = this.#options.crashAt !== undefined;
+    const willCrash = !isOnce && random.chance(0.5);
     if (willCrash) this.#disk.operationsUntilPowerOff = random.below(40);
     if (this.#options.faults && random.chance(0.15)) this.#plantFault();
     const running: Promise<unknown>[] = Array.from({ length: burst }, () => this.#operate());
     if (random.chance(0.2)) running.push(this.#quietly(this.#engine.checkpoint()));
     if (random.chance(0.3)) this.#clock.advance(random.pick([1000, 2000, 10_000]));
     await this.#until(allOf(running));
-    this.#disk.operationsUntilPowerOff = null;
+    if (!isOnce) this.#disk.operationsUntilPowerOff = null;
     this.#disk.faults.length = 0;
     this.#requireHonest();
     if (willCrash || this.#disk.isOff || this.#fatal !== null) await this.#crash();
@@ -172,12 +200,17 @@ export class World {
   }
 
   async #closeAndStart(): Promise<void> {
-    await this.#engine.close();
+    await this.#until(this.#engine.close().catch((error: Error) => this.#unlessOff(error)));
+    if (this.#disk.isOff) return this.#crash();
+    // The start has its own crashes.
+    const left = this.#disk.operationsUntilPowerOff;
+    this.#disk.operationsUntilPowerOff = null;
     this.#check();
     for (const thing of this.#things.values()) {
       if (!thing.hasFailed) thing.content.settle(thing.content.newestOfAll());
     }
     await this.#restart(this.#disk, true);
+    this.#disk.operationsUntilPowerOff = left;
   }
 
   async #restart(disk: SimDisk, isAgain: boolean): Promise<void> {
@@ -191,8 +224,8 @@ export class World {
       this.#disk.powerOff();
       this.#disk = this.#disk.afterCrash();
     }
-    await this.#start();
-    await this.#compareAll();
+    await this.#until(this.#start());
+    await this.#until(this.#compareAll());
   }
 
   #check(): void {
@@ -205,7 +238,10 @@ export class World {
   #plantFault(): void {
     this.#isFaulty = true;
     this.#hadFault = true;
-    const [operation, path] = this.#random.pick([
+    const [operation, path, code] = this.#random.pick([
+      ['write', /pages/, 'ENOSPC'],
+      ['write', /checkpoint/, 'ENOSPC'],
+      ['write', /\.dat$/, 'ENOSPC'],
       ['sync', /\.dat$/],
       ['write', /\.dat$/],
       ['read', /\.dat$/],
@@ -217,10 +253,14 @@ export class World {
       ['sync', /checkpoint/],
     ] as const);
     this.#trace(`planted: ${operation} of ${path} fails`);
-    this.#disk.fail(operation, path, 'EIO', 1);
+    this.#disk.fail(operation, path, code ?? 'EIO', 1);
   }
 
   // ---- operations --------------------------------------------------------------------------------------------------
+
+  #unlessOff(error: Error): void {
+    if (!this.#disk.isOff) throw error;
+  }
 
   async #quietly(work: Promise<unknown>): Promise<boolean> {
     try {

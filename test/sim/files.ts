@@ -29,6 +29,9 @@ class Inode {
   readonly now = new Map<number, Chunk>();
   readonly durable = new Map<number, Chunk>();
   readonly dirty = new Set<number>();
+  /** Number of the sync that brought the durable content of a chunk, and the size. */
+  readonly synced = new Map<number, number>();
+  sizeSynced = 0;
   /** Extents with space set aside; what is written in them takes none anew. */
   readonly reserved = new Set<number>();
   /** Contents on their way to the disk, by running sync. */
@@ -64,10 +67,14 @@ export class SimDisk implements Files {
   #durableEntries = new Map<string, Inode>();
   #folders = new Set<string>(['.']);
   #usedChunks = 0;
+  #lastSync = 0;
+  readonly #syncedFolders = new Map<string, number>();
   readonly faults: Fault[] = [];
   /** Power fails at this many more operations; null: never. */
   operationsUntilPowerOff: number | null = null;
   operations = 0;
+  /** A sync takes up to this many turns: others come in between. */
+  latencyMax = 1;
   isOff = false;
   #isLocked = false;
   /** While true, syncs wait; `releaseSyncs` lets them end. */
@@ -104,6 +111,7 @@ export class SimDisk implements Files {
   afterCrash(): SimDisk {
     this.isOff = true;
     const next = new SimDisk({ seed: this.random.below(2 ** 31), totalBytes: this.totalBytes });
+    next.latencyMax = this.latencyMax;
     const paths = new Set([...this.#entries.keys(), ...this.#durableEntries.keys()]);
     for (const path of [...paths].sort()) {
       const now = this.#entries.get(path);
@@ -119,6 +127,7 @@ export class SimDisk implements Files {
   afterKill(): SimDisk {
     this.isOff = true;
     const next = new SimDisk({ seed: this.random.below(2 ** 31), totalBytes: this.totalBytes });
+    next.latencyMax = this.latencyMax;
     for (const path of new Set([...this.#entries.keys(), ...this.#durableEntries.keys()])) {
       const [now, durable] = [this.#entries.get(path), this.#durableEntries.get(path)];
       const copyNow = now === undefined ? undefined : copyOf(now);
@@ -247,7 +256,12 @@ export class SimDisk implements Files {
     const prefix = path === '.' ? '' : `${path}/`;
     const isIn = (name: string): boolean => name.startsWith(prefix) && !name.slice(prefix.length).includes('/');
     const before = new Map([...this.#entries].filter(([name]) => isIn(name)));
+    this.#lastSync += 1;
+    const number = this.#lastSync;
     await this.#passage();
+    // One that began later has brought what is newer.
+    if ((this.#syncedFolders.get(path) ?? 0) > number) return;
+    this.#syncedFolders.set(path, number);
     for (const name of [...this.#durableEntries.keys()]) {
       if (isIn(name) && !before.has(name)) this.#durableEntries.delete(name);
     }
@@ -385,6 +399,8 @@ export class SimDisk implements Files {
   /** As on Linux: after a failed sync the kernel calls what it covered clean, and it never reaches the disk. */
   async #sync(inode: Inode): Promise<void> {
     const chunks = new Map([...inode.dirty].map((chunk) => [chunk, inode.now.get(chunk)]));
+    this.#lastSync += 1;
+    const number = this.#lastSync;
     const flight = { chunks, size: inode.size };
     try {
       this.#operate('sync', inode.path);
@@ -395,14 +411,21 @@ export class SimDisk implements Files {
     if (this.#heldBack?.test(inode.path)) await new Promise<never>(() => {});
     await this.#passage();
     inode.syncing.delete(flight);
-    for (const [chunk, bytes] of chunks) inode.durable.set(chunk, bytes);
+    // Syncs may overtake each other; what is newer stays.
+    for (const [chunk, bytes] of chunks) {
+      if ((inode.synced.get(chunk) ?? 0) > number) continue;
+      inode.synced.set(chunk, number);
+      inode.durable.set(chunk, bytes);
+    }
+    if (inode.sizeSynced > number) return;
+    inode.sizeSynced = number;
     inode.durableSize = flight.size;
   }
 
   /** The way to the disk and back. If the power fails meanwhile, it never ends. */
   async #passage(): Promise<void> {
     if (this.isStalled) await new Promise<void>((resolve) => this.#stalled.push(resolve));
-    else await Promise.resolve();
+    for (let turns = this.random.below(this.latencyMax) + 1; turns > 0; turns -= 1) await Promise.resolve();
     if (this.isOff) await new Promise<never>(() => {});
   }
 }

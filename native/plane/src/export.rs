@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
 use rustix::net::Shutdown;
@@ -91,6 +91,17 @@ impl Drop for Lease {
     }
 }
 
+/// Runs what it holds when the last of its owners lets go.
+struct AfterAll(Mutex<Option<Done>>);
+
+impl Drop for AfterAll {
+    fn drop(&mut self) {
+        if let Some(done) = self.0.get_mut().take() {
+            done();
+        }
+    }
+}
+
 #[derive(Default)]
 pub struct ExportTable {
     names: RwLock<Names>,
@@ -100,6 +111,9 @@ pub struct ExportTable {
 struct Names {
     /// Ordered, so that clients list them in a steady order.
     exports: BTreeMap<String, Arc<Export>>,
+    /// Withdrawn ones, which live as long as they have connections. An `unpublish` waits for those of its name too: it may be
+    /// the second for the name, or the name may have changed hands.
+    leaving: Vec<Weak<Export>>,
     /// Counters per backing with the number of names that share them.
     counters: HashMap<usize, (Arc<Counters>, usize)>,
 }
@@ -144,6 +158,8 @@ impl ExportTable {
             state: Mutex::default(),
         };
         names.exports.insert(name, Arc::new(export));
+        names.leaving.retain(|export| export.strong_count() > 0);
+        names.leaving.extend(old.as_ref().map(Arc::downgrade));
         drop(names);
         if let Some(old) = old {
             old.withdraw(Box::new(|| {}));
@@ -152,10 +168,19 @@ impl ExportTable {
 
     /// `done` runs when no connection that came through this name can do I/O any more.
     pub fn unpublish(&self, name: &str, done: Done) {
-        let removed = self.names.write().remove(name);
-        match removed {
-            Some(export) => export.withdraw(done),
-            None => done(),
+        let mut names = self.names.write();
+        let removed = names.remove(name);
+        names.leaving.retain(|export| export.strong_count() > 0);
+        names.leaving.extend(removed.as_ref().map(Arc::downgrade));
+        let leaving = names.leaving.clone();
+        drop(names);
+        let last = Arc::new(AfterAll(Mutex::new(Some(done))));
+        for export in leaving.iter().filter_map(Weak::upgrade) {
+            if export.name != name {
+                continue;
+            }
+            let hold = Arc::clone(&last);
+            export.withdraw(Box::new(move || drop(hold)));
         }
     }
 

@@ -15,7 +15,7 @@ pub const OPTION_BYTES_MAX: u32 = 64 << 10;
 pub const NAME_BYTES_MAX: usize = 4096;
 pub const OPTIONS_MAX: u32 = 1000;
 /// Queries in one meta context option.
-pub const QUERIES_MAX: u32 = 64;
+pub const QUERIES_MAX: usize = 64;
 
 /// One receive; found on a 2-core machine with fio at depth 32: 128 KiB cost 3% more per request, 1 MiB no less.
 pub const RECEIVE_BYTES: usize = 256 << 10;
@@ -33,8 +33,12 @@ pub const OUTSTANDING_MAX: usize = 256;
 pub const OUTSTANDING_BYTES_MAX: usize = 96 << 20;
 /// Descriptors in one block status reply; the client asks again for the rest.
 pub const DESCRIPTORS_MAX: usize = 32 << 10;
-/// WRITE_ZEROES that has to write its zeros, beyond this size, is not done on the connection's thread.
-pub const INLINE_ZERO_BYTES_MAX: u64 = 1 << 20;
+/// Beyond these sizes a request without payload is not done on the connection's thread: CACHE and WRITE_ZEROES that has to write
+/// its zeros; TRIM and WRITE_ZEROES that make holes (some 4,000 map entries, less than a millisecond).
+pub const INLINE_BYTES_MAX: u64 = 1 << 20;
+pub const INLINE_UNMAP_BYTES_MAX: u64 = 256 << 20;
+/// Of such a request on an io thread: what a freeze has to wait for at most.
+pub const PIECE_BYTES: u64 = 8 << 20;
 pub const STACK_BYTES: usize = 256 << 10;
 
 #[derive(Clone, Copy, Debug)]

@@ -314,10 +314,12 @@ impl Connection {
     fn wait_busy(&self) -> Result<(), Closed> {
         loop {
             let is_sent = self.executor.outgoing.send_queued()?;
+            // With much unsent nothing more is taken on, and input must not be waited for: a client that sends and does not
+            // read would keep this thread spinning.
             let wanted = if is_sent {
                 PollFlags::IN
             } else {
-                PollFlags::IN | PollFlags::OUT
+                PollFlags::OUT
             };
             // With a time-out, so that a connection that goes idle after a flush comes to give its buffers back.
             let ready = self.wait(
@@ -327,7 +329,6 @@ impl Connection {
                     tv_nsec: 0,
                 }),
             )?;
-            // With much unsent nothing more is taken on: a client that does not read is not served.
             if is_sent
                 && (ready.contains(PollFlags::IN)
                     || is_gone(ready)

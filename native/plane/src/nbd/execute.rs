@@ -9,7 +9,9 @@ use super::replies::Replies;
 use super::wire::{self, CHUNK_BYTES, Request, chunk, command, command_flag};
 use crate::backing::{Backing, IoError, Patience, Run, ZeroOptions};
 use crate::error::{self, Refusal};
-use crate::limits::{DESCRIPTORS_MAX, INLINE_ZERO_BYTES_MAX, REQUEST_BYTES_MAX};
+use crate::limits::{
+    DESCRIPTORS_MAX, INLINE_BYTES_MAX, INLINE_UNMAP_BYTES_MAX, PIECE_BYTES, REQUEST_BYTES_MAX,
+};
 use crate::stats::ExportStats;
 
 pub struct Executor {
@@ -145,27 +147,8 @@ impl Executor {
             }
             command::FLUSH => return Ok(Executed::ReplyAfterFlush),
             command::WRITE if length > 0 => backing.write(offset, payload, patience)?,
-            command::TRIM if length > 0 => backing.trim(offset, length, patience)?,
-            command::CACHE if length > 0 => backing.cache(offset, length, patience)?,
-            command::WRITE_ZEROES if length > 0 => {
-                let keep_allocated = request.flags & command_flag::NO_HOLE != 0;
-                let only_fast = request.flags & command_flag::FAST_ZERO != 0;
-                if keep_allocated
-                    && !only_fast
-                    && length > INLINE_ZERO_BYTES_MAX
-                    && patience == Patience::Inline
-                {
-                    return Err(Stop::WouldBlock);
-                }
-                backing.zero(
-                    offset,
-                    length,
-                    ZeroOptions {
-                        keep_allocated,
-                        only_fast,
-                    },
-                    patience,
-                )?;
+            command::TRIM | command::CACHE | command::WRITE_ZEROES if length > 0 => {
+                in_pieces(request, backing, patience)?;
             }
             _ => {}
         }
@@ -174,6 +157,48 @@ impl Executor {
         }
         outgoing.put_done(out, request.cookie);
         Ok(Executed::Replied)
+    }
+}
+
+/// The commands that take up to 4 GiB in one request. Some of them write zeros for seconds, and a freeze must not wait for all
+/// of that while every other request waits for the freeze: on an io thread the backing is left between pieces.
+fn in_pieces(request: &Request, backing: &dyn Backing, patience: Patience) -> Result<(), IoError> {
+    let options = ZeroOptions {
+        keep_allocated: request.flags & command_flag::NO_HOLE != 0,
+        only_fast: request.flags & command_flag::FAST_ZERO != 0,
+    };
+    let act = |offset, length| match request.command {
+        command::TRIM => backing.trim(offset, length, patience),
+        command::CACHE => backing.cache(offset, length, patience),
+        _ => backing.zero(offset, length, options, patience),
+    };
+    let (mut offset, length) = (request.offset, u64::from(request.length));
+    // What only changes the map is quick; zeros that are written and pages that are asked for are not.
+    let is_slow =
+        request.command == command::CACHE || (options.keep_allocated && !options.only_fast);
+    let inline_max = if is_slow {
+        INLINE_BYTES_MAX
+    } else {
+        INLINE_UNMAP_BYTES_MAX
+    };
+    if patience == Patience::Inline {
+        return if length > inline_max {
+            Err(IoError::WouldBlock)
+        } else {
+            act(offset, length)
+        };
+    }
+    let end = offset + length;
+    loop {
+        let piece = PIECE_BYTES.min(end - offset);
+        act(offset, piece)?;
+        offset += piece;
+        if offset == end {
+            return Ok(());
+        }
+        backing.leave();
+        // With this patience it always enters.
+        backing.enter(Patience::Wait);
     }
 }
 

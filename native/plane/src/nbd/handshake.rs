@@ -59,6 +59,8 @@ struct Handshake<'a> {
     deadline: Instant,
     table: &'a ExportTable,
     is_structured: bool,
+    /// The client understands replies to options; else EXPORT_NAME, which has none, is all it may send.
+    is_fixed: bool,
     no_zeroes: bool,
     /// From the last SET_META_CONTEXT, with the export's name it was for.
     contexts: Option<(String, Vec<Context>)>,
@@ -70,6 +72,7 @@ pub fn negotiate(socket: &OwnedFd, table: &ExportTable, limits: &Limits) -> Resu
         deadline: Instant::now() + limits.handshake,
         table,
         is_structured: false,
+        is_fixed: false,
         no_zeroes: false,
         contexts: None,
     };
@@ -150,8 +153,9 @@ impl Handshake<'_> {
         self.receive(&mut flags)?;
         let flags = u32::from_be_bytes(flags);
         self.no_zeroes = flags & u32::from(wire::NO_ZEROES) != 0;
+        self.is_fixed = flags & u32::from(wire::FIXED_NEWSTYLE) != 0;
         let known = u32::from(wire::FIXED_NEWSTYLE | wire::NO_ZEROES);
-        if flags & !known != 0 || flags & u32::from(wire::FIXED_NEWSTYLE) == 0 {
+        if flags & !known != 0 {
             return Err(End::Dropped);
         }
         Ok(())
@@ -172,6 +176,9 @@ impl Handshake<'_> {
         else {
             return Err(End::Dropped);
         };
+        if !self.is_fixed && kind != option::EXPORT_NAME {
+            return Err(End::Dropped);
+        }
         if length > OPTION_BYTES_MAX {
             // The data have to be skipped to stay in step; a client that sends without end runs into the deadline.
             self.skip(u64::from(length))?;
@@ -269,6 +276,8 @@ impl Handshake<'_> {
                 "no export named '{}'",
                 String::from_utf8_lossy(name)
                     .chars()
+                    // NUL is forbidden in messages, and the others would write on somebody's terminal.
+                    .map(|letter| if letter.is_control() { '?' } else { letter })
                     .take(256)
                     .collect::<String>()
             );
@@ -314,12 +323,11 @@ impl Handshake<'_> {
             self.contexts = None;
         }
         let Some((name, queries)) = context_request(data) else {
-            return self.answer(
-                kind,
-                reply::ERR_INVALID,
-                b"malformed option, or more than 64 queries",
-            );
+            return self.answer(kind, reply::ERR_INVALID, b"malformed option");
         };
+        if queries.len() > QUERIES_MAX {
+            return self.answer(kind, reply::ERR_TOO_BIG, b"more than 64 queries");
+        }
         let Some(export) = std::str::from_utf8(name)
             .ok()
             .and_then(|name| self.table.get(name))
@@ -377,7 +385,8 @@ fn info_request(data: &[u8]) -> Option<(&[u8], Vec<u16>)> {
 fn context_request(data: &[u8]) -> Option<(&[u8], Vec<&[u8]>)> {
     let mut fields = Fields(data);
     let name = counted_string(&mut fields)?;
-    let count = fields.u32().filter(|count| *count <= QUERIES_MAX)?;
+    let count = fields.u32()?;
+    // As many as the data hold: the count itself is not to be believed.
     let queries = (0..count)
         .map(|_| counted_string(&mut fields))
         .collect::<Option<Vec<&[u8]>>>()?;

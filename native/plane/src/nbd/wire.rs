@@ -155,41 +155,22 @@ impl<'a> Fields<'a> {
 }
 
 pub fn simple_reply(cookie: u64, errno: u32) -> [u8; SIMPLE_REPLY_BYTES] {
-    let (magic, error, cookie) = (
-        SIMPLE_REPLY_MAGIC.to_be_bytes(),
-        errno.to_be_bytes(),
-        cookie.to_be_bytes(),
-    );
-    let mut header = [0; SIMPLE_REPLY_BYTES];
-    fill(&mut header, [&magic[..], &error, &cookie]);
-    header
+    (u128::from(SIMPLE_REPLY_MAGIC) << 96 | u128::from(errno) << 64 | u128::from(cookie))
+        .to_be_bytes()
 }
 
 /// Header of one chunk of a structured reply; `length` bytes follow.
 pub fn chunk_header(flags: u16, kind: u16, cookie: u64, length: u32) -> [u8; CHUNK_BYTES] {
-    let (magic, flags, kind) = (
-        STRUCTURED_REPLY_MAGIC.to_be_bytes(),
-        flags.to_be_bytes(),
-        kind.to_be_bytes(),
-    );
+    let fields = u128::from(STRUCTURED_REPLY_MAGIC) << 96
+        | u128::from(flags) << 80
+        | u128::from(kind) << 64
+        | u128::from(cookie);
     let mut header = [0; CHUNK_BYTES];
-    fill(
-        &mut header,
-        [
-            &magic[..],
-            &flags,
-            &kind,
-            &cookie.to_be_bytes(),
-            &length.to_be_bytes(),
-        ],
-    );
-    header
-}
-
-fn fill<'a>(target: &mut [u8], parts: impl IntoIterator<Item = &'a [u8]>) {
-    for (byte, value) in target.iter_mut().zip(parts.into_iter().flatten()) {
-        *byte = *value;
+    if let Some((first, last)) = header.split_first_chunk_mut() {
+        *first = fields.to_be_bytes();
+        last.copy_from_slice(&length.to_be_bytes());
     }
+    header
 }
 
 pub fn put_option_reply(out: &mut Vec<u8>, option: u32, kind: u32, data: &[u8]) {
@@ -204,6 +185,25 @@ pub fn put_option_reply(out: &mut Vec<u8>, option: u32, kind: u32, data: &[u8]) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn headers_carry_each_field_in_its_place() {
+        assert_eq!(
+            simple_reply(0x0102_0304_0506_0708, 28),
+            [0x67, 0x44, 0x66, 0x98, 0, 0, 0, 28, 1, 2, 3, 4, 5, 6, 7, 8]
+        );
+        assert_eq!(
+            chunk_header(
+                chunk::DONE,
+                chunk::ERROR,
+                0x0102_0304_0506_0708,
+                0x0a0b_0c0d
+            ),
+            [
+                0x66, 0x8e, 0x33, 0xef, 0, 1, 0x80, 1, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13
+            ]
+        );
+    }
 
     #[test]
     fn a_request_is_parsed_only_when_it_is_whole_and_carries_the_magic() {

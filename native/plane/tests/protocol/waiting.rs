@@ -1,0 +1,199 @@
+//! Requests that are done elsewhere: flushes, what would block, what a fence holds up.
+
+use plane::backing::IoError;
+use plane::limits::Limits;
+
+use super::support::client::*;
+use super::*;
+
+#[test]
+fn a_flush_is_answered_when_it_is_done_while_other_requests_go_on() {
+    let fixture = fixture();
+    fixture.memory.script(|script| script.holds_flushes = true);
+    let mut client = Client::ready(&fixture.path, false);
+    client.say(
+        &[
+            request(0, WRITE, 1, 0, 2),
+            b"ab".to_vec(),
+            request(0, FLUSH, 2, 0, 0),
+            request(0, READ, 3, 0, 2),
+        ]
+        .concat(),
+    );
+    assert_eq!(
+        client.reply(),
+        Reply::Simple {
+            cookie: 1,
+            errno: 0
+        }
+    );
+    assert_eq!(
+        client.reply(),
+        Reply::Simple {
+            cookie: 3,
+            errno: 0
+        }
+    );
+    assert_eq!(client.take(2), b"ab");
+    let held = fixture.memory.script(|script| {
+        assert_eq!(
+            script.writes,
+            [(0, 2)],
+            "the write of the same batch came first"
+        );
+        script.held_flushes.pop().unwrap()
+    });
+    // The connection's thread sits in a receive; the reply comes all the same.
+    held(Ok(()));
+    assert_eq!(
+        client.reply(),
+        Reply::Simple {
+            cookie: 2,
+            errno: 0
+        }
+    );
+}
+
+#[test]
+fn a_write_with_fua_is_answered_after_its_flush_and_fails_with_it() {
+    let fixture = fixture();
+    fixture.memory.script(|script| script.holds_flushes = true);
+    let mut client = Client::ready(&fixture.path, true);
+    for (command, payload) in [(WRITE, &b"ab"[..]), (TRIM, b""), (ZERO, b"")] {
+        for (result, errno) in [(Ok(()), 0), (Err(IoError::Failed), EIO)] {
+            client.say(
+                &[
+                    request(FUA, command, 1, 0, 2),
+                    payload.to_vec(),
+                    request(0, CACHE, 2, 0, 2),
+                ]
+                .concat(),
+            );
+            assert_eq!(client.reply().cookie(), 2);
+            fixture
+                .memory
+                .script(|script| script.held_flushes.pop().unwrap())(result);
+            let reply = client.reply();
+            assert_eq!((reply.cookie(), reply.errno()), (1, errno));
+        }
+    }
+    assert_eq!(client.write(0, 0, b"no flush without FUA"), 0);
+    fixture
+        .memory
+        .script(|script| assert_eq!(script.flushes, 6));
+}
+
+#[test]
+fn a_request_that_would_block_is_overtaken_and_answered_later() {
+    let fixture = fixture();
+    for is_structured in [false, true] {
+        let mut client = Client::ready(&fixture.path, is_structured);
+        fixture.memory.script(|script| script.slow = Some(0..4096));
+        let slow_write = [request(FUA, WRITE, 1, 0, 4096), vec![9; 4096]].concat();
+        client.say(
+            &[
+                slow_write,
+                request(0, CACHE, 2, 8192, 10),
+                request(0, READ, 3, 0, 100),
+            ]
+            .concat(),
+        );
+        assert_eq!(client.reply().cookie(), 2);
+        fixture.memory.wait_until(|script| script.waiting == 2);
+        assert_eq!(client.write(0, 65536, b"others go on"), 0);
+        fixture.memory.script(|script| script.slow = None);
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            let reply = client.reply();
+            seen.push(reply.cookie());
+            if reply
+                == (Reply::Simple {
+                    cookie: 3,
+                    errno: 0,
+                })
+            {
+                client.take(100);
+            }
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, [1, 3]);
+    }
+    let mut client = Client::ready(&fixture.path, false);
+    assert_eq!(client.read(0, 4096), vec![9; 4096], "the payload was kept");
+}
+
+#[test]
+fn behind_a_fence_requests_wait_and_then_go_on() {
+    let fixture = fixture();
+    let mut client = Client::ready(&fixture.path, false);
+    fixture.memory.script(|script| script.is_fenced = true);
+    client.say(&[request(0, WRITE, 1, 0, 2), b"ab".to_vec()].concat());
+    fixture.memory.wait_until(|script| script.waiting == 1);
+    fixture.memory.script(|script| {
+        assert_eq!((script.entered, script.writes.len()), (0, 0));
+        script.is_fenced = false;
+    });
+    assert_eq!(client.reply().errno(), 0);
+    fixture.memory.wait_until(|script| script.entered == 0);
+}
+
+#[test]
+fn a_fence_gets_between_the_pieces_of_a_long_zeroing() {
+    const MIB: u64 = 1 << 20;
+    let fixture = fixture_with(Limits::default(), 64 * MIB);
+    let mut client = Client::ready(&fixture.path, false);
+    assert_eq!(client.write(0, 20 * MIB, &[1; 4096]), 0);
+    fixture
+        .memory
+        .script(|script| script.slow = Some(16 * MIB..17 * MIB));
+    client.say(&request(NO_HOLE, ZERO, 1, 0, 64 << 20));
+    fixture
+        .memory
+        .wait_until(|script| (script.waiting, script.entered) == (1, 1));
+    fixture.memory.script(|script| {
+        script.is_fenced = true;
+        script.slow = None;
+    });
+    // The piece under way is finished, and the rest waits outside.
+    fixture
+        .memory
+        .wait_until(|script| (script.waiting, script.entered) == (1, 0));
+    fixture.memory.script(|script| script.is_fenced = false);
+    assert_eq!(client.reply().errno(), 0);
+    assert_eq!(client.read(20 * MIB, 4096), vec![0; 4096]);
+    fixture.memory.wait_until(|script| script.entered == 0);
+    let stats = fixture.server.export_stats(&(fixture.memory.clone() as _));
+    assert_eq!((stats.trim_ops, stats.trim_bytes), (1, 64 * MIB));
+}
+
+#[test]
+fn requests_of_the_longest_range_are_done_off_the_connections_thread_and_counted_once() {
+    let fixture = fixture_with(Limits::default(), 8 << 30);
+    let mut client = Client::ready(&fixture.path, true);
+    for command in [CACHE, TRIM, ZERO] {
+        client.say(
+            &[
+                request(0, command, 1, 4096, u32::MAX),
+                request(0, CACHE, 2, 0, 1),
+            ]
+            .concat(),
+        );
+        let mut seen = [client.reply(), client.reply()].map(|reply| {
+            assert_eq!(reply.errno(), 0);
+            reply.cookie()
+        });
+        seen.sort_unstable();
+        assert_eq!(seen, [1, 2]);
+    }
+    eventually("counted", || {
+        fixture
+            .server
+            .export_stats(&(fixture.memory.clone() as _))
+            .trim_ops
+            == 2
+    });
+    fixture
+        .memory
+        .script(|script| script.failure = Some(IoError::Failed));
+    assert_eq!(client.errno(0, TRIM, 0, u32::MAX), EIO);
+}
