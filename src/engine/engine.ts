@@ -13,10 +13,11 @@ import { Failure } from '../base/errors.ts';
 import type { Files } from '../base/files.ts';
 import { type EngineRecord, encodeRecord } from '../format/record.ts';
 import { Journal } from '../journal/journal.ts';
-import { BLOCK_BYTES, EXTENT_BYTES, type Plane, type VolumeHandle } from '../native/plane.ts';
+import { BLOCK_BYTES, EXTENT_BYTES, type Plane } from '../native/plane.ts';
 import { Checkpointer } from './checkpointer.ts';
 import { diffOf, type MapRange, mapOf } from './diff.ts';
 import { Exports, lineageOf, type Opened } from './exports.ts';
+import type { Engine, EngineOptions, EngineParts, EngineStats, ObjectUsage } from './interface.ts';
 import { PAGES_PATH } from './pages.ts';
 import { PlaneServant } from './plane-servant.ts';
 import {
@@ -31,6 +32,8 @@ import {
 import { extentPath, Space } from './space.ts';
 import type { State, StoredObject } from './state.ts';
 
+export type { Engine, EngineEvent, EngineOptions, EngineParts, EngineStats, ObjectUsage } from './interface.ts';
+
 export const VOLUME_BYTES_MAX = 64 * 2 ** 40;
 const LOCK_PATH = 'lock';
 const COMMIT_PERIOD_MS = 10_000;
@@ -41,70 +44,10 @@ const DIRTY_PAGES_MAX = 8192;
 /** A step of the drop list is at most one page: about 1,000 counts. 16 of them take about a millisecond. */
 const DROP_STEPS = 16;
 
-export type EngineOptions = {
-  readonly reserveBytes: number;
-  readonly journalHalfBytes: number;
-  /** Clean map pages kept in memory, 8 KiB each. */
-  readonly cleanPagesMax: number;
-};
-
 export const DEFAULT_ENGINE_OPTIONS: EngineOptions = {
   reserveBytes: 256 * 2 ** 20,
   journalHalfBytes: 16 * 2 ** 20,
   cleanPagesMax: 4096,
-};
-
-export type EngineEvent = { readonly kind: 'volume-failed'; readonly id: string; readonly reason: string };
-
-export type ObjectUsage = {
-  readonly id: string;
-  readonly kind: 'volume' | 'snapshot';
-  readonly sizeBytes: number;
-  readonly mappedBytes: number;
-  readonly connections: number;
-  readonly failed: string | null;
-};
-
-export type EngineStats = {
-  readonly capacityBytes: number;
-  readonly freeBytes: number;
-  readonly reservedBytes: number;
-  readonly mappedBytes: number;
-  readonly reclaimBytes: number;
-  readonly metadataBytes: number;
-  readonly volumes: number;
-  readonly snapshots: number;
-  readonly connections: number;
-};
-
-export interface Engine {
-  createVolume(options: { id: string; sizeBytes: number; sourceId: string | null }): Promise<void>;
-  delete(id: string): Promise<void>;
-  resizeVolume(options: { id: string; sizeBytes: number }): Promise<void>;
-  createSnapshot(options: { id: string; volumeId: string }): Promise<void>;
-  revertVolume(options: { id: string; snapshotId: string }): Promise<void>;
-  publish(options: { name: string; targetId: string; readOnly: boolean; description: string }): Promise<void>;
-  unpublish(name: string): Promise<void>;
-  map(id: string): Promise<MapRange[]>;
-  diff(options: { fromId: string | null; toId: string }): Promise<MapRange[]>;
-  usage(ids: readonly string[] | null): Promise<ObjectUsage[]>;
-  stats(): Promise<EngineStats>;
-  checkpoint(): Promise<void>;
-  /** Waits until everything deleted has been given back to the filesystem. */
-  settle(): Promise<void>;
-  /** The plane has events: drained and handled here. */
-  onPlaneEvents(): void;
-  close(): Promise<void>;
-}
-
-export type EngineParts = {
-  readonly files: Files;
-  readonly plane: Plane;
-  readonly clock: Clock;
-  readonly options?: Partial<EngineOptions>;
-  readonly onEvent: (event: EngineEvent) => void;
-  /** The journal or a checkpoint failed: nothing can be acknowledged any more and the process has to end (law 5). */
-  readonly onFatal: (error: Error) => void;
 };
 
 type Parked = { readonly number: number; readonly mode: { readOnly: boolean; description: string } };
@@ -592,5 +535,3 @@ function requireSize(sizeBytes: number): void {
     });
   }
 }
-
-export type { VolumeHandle };

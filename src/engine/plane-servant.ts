@@ -16,8 +16,8 @@ import {
   type Plane,
   type PlaneEvent,
 } from '../native/plane.ts';
-import type { EngineEvent } from './engine.ts';
 import type { Exports, Opened } from './exports.ts';
+import type { EngineEvent } from './interface.ts';
 import type { Space } from './space.ts';
 import type { State } from './state.ts';
 

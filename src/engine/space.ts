@@ -29,6 +29,7 @@ const GRANT_IDLE_MS = 10_000;
 const SQUEEZE_IDLE_MS = 1_000;
 /** Turns that a squeeze waits for requests to end and holes to be punched. */
 const SQUEEZE_TURNS = 100;
+const RECALL_TURNS = 8;
 /** A grant is at most this part of the room, so that the last of it is not reserved by one volume. */
 const ROOM_SHARE = 16;
 /** Small holes are punched only when nothing was freed for this many rounds. */
@@ -194,7 +195,8 @@ export class Space {
   async #makeRoom(): Promise<boolean> {
     this.#recall(SQUEEZE_IDLE_MS);
     this.#idleRounds = IDLE_ROUNDS;
-    for (let turn = 0; turn < SQUEEZE_TURNS && this.hasReclaimable; turn += 1) {
+    // What was recalled arrives as events, some turns later.
+    for (let turn = 0; turn < SQUEEZE_TURNS && (turn < RECALL_TURNS || this.hasReclaimable); turn += 1) {
       await this.#clock.pause();
       await this.tidy();
       this.#idleRounds = IDLE_ROUNDS;

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use rustix::time::Timespec;
 
+use super::buffer::Buffer;
 use super::execute::{Executed, Executor, memory_of};
 use super::outgoing::Outgoing;
 use super::replies::Replies;
@@ -32,7 +33,7 @@ pub struct Connection {
     /// The server is closing: what was received is done, nothing more is taken on.
     is_closing: Arc<AtomicBool>,
     /// Empty while idle.
-    buffer: Vec<u8>,
+    buffer: Buffer,
     /// Received and not yet executed: buffer[start..end].
     start: usize,
     end: usize,
@@ -64,7 +65,7 @@ impl Connection {
             executor,
             io,
             is_closing,
-            buffer: Vec::new(),
+            buffer: Buffer::default(),
             start: 0,
             end: 0,
             replies: Replies::default(),
@@ -156,7 +157,7 @@ impl Connection {
                 Executed::Replied => {}
                 Executed::ReplyAfterFlush => flush(&self.executor.outgoing, request.cookie),
                 Executed::WouldBlock => {
-                    let payload = bytes.to_vec();
+                    let payload = Buffer::copy_of(bytes);
                     self.hand_over(request, payload);
                 }
             }
@@ -170,7 +171,7 @@ impl Connection {
             && outgoing.outstanding_bytes() < OUTSTANDING_BYTES_MAX
     }
 
-    fn hand_over(&self, request: Request, payload: Vec<u8>) {
+    fn hand_over(&self, request: Request, payload: Buffer) {
         let outgoing = Arc::clone(&self.executor.outgoing);
         let contexts = Arc::clone(&self.executor.contexts);
         let memory = memory_of(&request);
@@ -250,7 +251,7 @@ impl Connection {
         if self.buffer.is_empty() {
             self.wait_idle()?;
             // Fresh pages from the kernel, touched only as far as they are used.
-            self.buffer = vec![0; RECEIVE_BYTES];
+            self.buffer = Buffer::zeroed(RECEIVE_BYTES);
         }
         // To the front when the rest would be a short receive; what is moved is less than one request.
         if self.start > 0 && self.start + RECEIVE_BYTES / 2 > self.buffer.len().min(RECEIVE_BYTES) {
@@ -260,7 +261,7 @@ impl Connection {
             self.start = 0;
         }
         if wanted > self.buffer.len() {
-            let old = std::mem::replace(&mut self.buffer, vec![0; wanted]);
+            let old = std::mem::replace(&mut self.buffer, Buffer::zeroed(wanted));
             if let (Some(target), Some(source)) =
                 (self.buffer.get_mut(..self.end), old.get(..self.end))
             {
@@ -299,7 +300,7 @@ impl Connection {
                 // The socket's receive timeout: idle.
                 Err(Errno::AGAIN) => {
                     if self.start == self.end {
-                        self.buffer = Vec::new();
+                        self.buffer = Buffer::default();
                         self.replies = Replies::default();
                         self.executor.outgoing.release_buffers();
                         return Ok(());

@@ -1,10 +1,14 @@
 //! A growing buffer of replies whose memory is reused: bytes that will be overwritten by a read are not zeroed first, as a
 //! `Vec` would do on each `resize` (40 µs of a 1 MiB read).
 
+use super::buffer::Buffer;
+
+const SMALL_BYTES: usize = 4096;
+
 #[derive(Default)]
 pub struct Replies {
     /// All of it initialised; `used` of it is meant.
-    buffer: Vec<u8>,
+    buffer: Buffer,
     used: usize,
 }
 
@@ -36,11 +40,14 @@ impl Replies {
     }
 
     /// By half at least, so that what a slow client has not read is not copied for each reply that joins it; but a 32 MiB read
-    /// takes 32 MiB. By `vec!`, not `resize`: fresh pages come zeroed from the kernel and are touched only when they are used.
+    /// takes 32 MiB. The first reply is often the only one (a flush's), and small.
     fn grow(&mut self, kept: usize) {
         let steps = self.buffer.len() + self.buffer.len() / 2;
-        let size = self.used.max(steps).max(16 << 10).next_multiple_of(4096);
-        let old = std::mem::replace(&mut self.buffer, vec![0; size]);
+        let size = match self.used.max(steps) {
+            few @ 0..SMALL_BYTES => few.next_power_of_two().max(64),
+            more => more.next_multiple_of(SMALL_BYTES),
+        };
+        let old = std::mem::replace(&mut self.buffer, Buffer::zeroed(size));
         if let (Some(target), Some(source)) = (self.buffer.get_mut(..kept), old.get(..kept)) {
             target.copy_from_slice(source);
         }

@@ -219,6 +219,8 @@ fn meta_contexts_need_structured_replies_and_match_by_namespace_or_name() {
     for cut in 0..good.len() {
         assert_eq!(client.ask(9, &good[..cut])[0].kind, ERR | 3, "cut at {cut}");
     }
+    let long = [&good[..], b"x"].concat();
+    assert_eq!(client.ask(10, &long)[0].kind, ERR | 3);
     // The failed SET above voided the selection.
     client.ask(7, &info_data("disk", &[]));
     assert_eq!(client.errno(0, STATUS, 0, 4096), EINVAL);

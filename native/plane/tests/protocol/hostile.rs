@@ -74,22 +74,28 @@ fn after_disc_what_came_before_is_answered_and_what_follows_ignored() {
 }
 
 #[test]
-fn a_client_gone_while_a_flush_is_under_way_leaves_no_thread_behind() {
+fn a_client_gone_while_flushes_are_under_way_leaves_no_thread_behind() {
     let fixture = fixture();
     fixture.memory.script(|script| script.holds_flushes = true);
-    let mut client = Client::ready(&fixture.path, false);
-    client.say(&request(0, FLUSH, 1, 0, 0));
-    fixture
-        .memory
-        .wait_until(|script| script.held_flushes.len() == 1);
-    drop(client);
-    // It does not wait (nor spin) for the flush.
-    eventually("the connection ended", || {
-        fixture.server.stats().connections == 0
-    });
-    fixture
-        .memory
-        .script(|script| script.held_flushes.pop().unwrap())(Ok(()));
+    // With one the thread waits for the client, with as many as there may be for the flushes.
+    for count in [1, 256] {
+        let mut client = Client::ready(&fixture.path, false);
+        client.say(&request(0, FLUSH, 1, 0, 0).repeat(count));
+        fixture
+            .memory
+            .wait_until(|script| script.held_flushes.len() == count);
+        drop(client);
+        // It does not wait (nor spin) for the flushes.
+        eventually("the connection ended", || {
+            fixture.server.stats().connections == 0
+        });
+        let held = fixture
+            .memory
+            .script(|script| std::mem::take(&mut script.held_flushes));
+        for flush in held {
+            flush(Ok(()));
+        }
+    }
 }
 
 #[test]
@@ -178,8 +184,8 @@ fn a_client_that_does_not_read_is_no_longer_served_and_blocks_nobody() {
     let mut other = Client::ready(&fixture.path, false);
     fixture
         .memory
-        .script(|script| script.slow = Some(4096..8192));
-    other.say(&request(0, READ, 1, 4096, 10));
+        .script(|script| script.slow = Some(4 << 20..5 << 20));
+    other.say(&request(0, READ, 1, 4 << 20, 10));
     fixture.memory.wait_until(|script| script.waiting == 1);
     fixture.memory.script(|script| script.slow = None);
     assert_eq!(other.reply().errno(), 0);
@@ -328,6 +334,13 @@ fn an_oversized_write_in_small_parts_is_skipped_and_one_cut_off_in_the_middle_en
         .map(|reply| (reply.cookie(), reply.errno()))
         .collect();
     assert_eq!(seen, [(1, 0), (2, EINVAL), (3, 0)]);
+    eventually("counted", || {
+        fixture
+            .server
+            .export_stats(&(fixture.memory.clone() as _))
+            .errors
+            == 1
+    });
     client.say(&request(0, WRITE, 2, 0, 64 << 20));
     client.say(&part);
     client.stream.shutdown(Shutdown::Write).unwrap();

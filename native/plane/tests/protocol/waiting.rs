@@ -197,3 +197,38 @@ fn requests_of_the_longest_range_are_done_off_the_connections_thread_and_counted
         .script(|script| script.failure = Some(IoError::Failed));
     assert_eq!(client.errno(0, TRIM, 0, u32::MAX), EIO);
 }
+
+/// Without a wake-up the rest of such a reply waited for the next request, or for a time-out of five seconds.
+#[test]
+fn replies_from_elsewhere_that_do_not_fit_the_socket_follow_each_other_whole_and_at_once() {
+    const LENGTH: u32 = 3 << 19;
+    let fixture = fixture_with(Limits::default(), 16 << 20);
+    let mut client = Client::ready(&fixture.path, false);
+    let data: Vec<u8> = (0..LENGTH).map(|at| (at / 4093) as u8).collect();
+    for number in 0..8 {
+        assert_eq!(client.write(0, number * u64::from(LENGTH), &data), 0);
+    }
+    let begin = Instant::now();
+    for _ in 0..8 {
+        fixture
+            .memory
+            .script(|script| script.slow = Some(0..16 << 20));
+        let requests: Vec<u8> = (0..8)
+            .flat_map(|number| request(0, READ, number, number * u64::from(LENGTH), LENGTH))
+            .collect();
+        client.say(&requests);
+        fixture.memory.wait_until(|script| script.waiting == 8);
+        fixture.memory.script(|script| script.slow = None);
+        let mut seen: Vec<u64> = (0..8)
+            .map(|_| {
+                let reply = client.reply();
+                assert_eq!(reply.errno(), 0);
+                assert!(client.take(LENGTH as usize) == data);
+                reply.cookie()
+            })
+            .collect();
+        seen.sort_unstable();
+        assert_eq!(seen, (0..8).collect::<Vec<u64>>());
+    }
+    assert!(begin.elapsed() < Duration::from_secs(20));
+}
