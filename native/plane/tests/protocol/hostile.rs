@@ -282,13 +282,18 @@ fn a_client_that_sends_and_does_not_read_keeps_no_thread_turning() {
     eventually("the reply is under way", || {
         rustix::io::ioctl_fionread(&deaf.stream).unwrap() > 0
     });
+    let sleeps = || {
+        let mut asleep = 0;
+        eventually("the thread sleeps", || {
+            let is_asleep = state_of_thread(&format!("nbd-{number}")) == Some('S');
+            asleep = if is_asleep { asleep + 1 } else { 0 };
+            asleep == 200
+        });
+    };
+    // First, so that the request finds it waiting for room to send.
+    sleeps();
     deaf.say(&request(0, CACHE, 2, 0, 1));
-    let mut asleep = 0;
-    eventually("the thread sleeps", || {
-        let is_asleep = state_of_thread(&format!("nbd-{number}")) == Some('S');
-        asleep = if is_asleep { asleep + 1 } else { 0 };
-        asleep == 200
-    });
+    sleeps();
     assert_eq!(deaf.reply().cookie(), 1);
     deaf.take(32 << 20);
     assert_eq!(deaf.reply().cookie(), 2);
