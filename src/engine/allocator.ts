@@ -24,7 +24,6 @@ type FileSlots = {
   cursor: number;
 };
 
-/** Slots looked at in one search before it starts from the front: keeps grants in ascending order. */
 export class Allocator {
   readonly #state: State;
   readonly #files = new Map<number, FileSlots>();

@@ -6,7 +6,7 @@
 import { createRequire } from 'node:module';
 import type { NativePlane } from './binding.d.ts';
 import type { Plane, PlaneEvent, PlaneStats, VolumeHandle, VolumeStats } from './plane.ts';
-import { CHANGE_WORDS } from './plane.ts';
+import { CHANGE_WORDS, NO_VOLUME_STATS } from './plane.ts';
 
 type Binding = {
   readonly NativePlane: new (wake: () => void) => NativePlane;
@@ -207,19 +207,7 @@ class AddonPlane implements Plane {
   }
 
   volumeStats(handle: VolumeHandle): VolumeStats {
-    const stats = this.#native.volumeStats(handle);
-    if (stats !== null) return stats;
-    return {
-      connections: 0,
-      readOps: 0,
-      readBytes: 0,
-      writeOps: 0,
-      writeBytes: 0,
-      flushOps: 0,
-      trimOps: 0,
-      trimBytes: 0,
-      errors: 0,
-    };
+    return this.#native.volumeStats(handle) ?? NO_VOLUME_STATS;
   }
 
   async close(): Promise<void> {

@@ -58,6 +58,19 @@ export type VolumeStats = {
   readonly errors: number;
 };
 
+/** Of a volume that nobody has used. */
+export const NO_VOLUME_STATS: VolumeStats = {
+  connections: 0,
+  readOps: 0,
+  readBytes: 0,
+  writeOps: 0,
+  writeBytes: 0,
+  flushOps: 0,
+  trimOps: 0,
+  trimBytes: 0,
+  errors: 0,
+};
+
 export type PlaneEvent =
   /** A leaf is needed that is not resident: answer with loadLeaf. */
   | { readonly kind: 'fault'; readonly handle: VolumeHandle; readonly leafIndex: number }

@@ -2,11 +2,10 @@
  * What a user does in the first hour, with nothing faked: a real filesystem imported, attached by qemu, libnbd and fio,
  * snapshotted under load, cloned, overwritten, grown, killed, checked and deleted until the disk is empty again.
  */
-import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { mkdir, readdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
+import { fileDigest } from '../image/samples.ts';
 import { type Daemon, startDaemon } from '../support/daemon.ts';
 import { describeWith, run, tryRun } from '../support/peers.ts';
 import { MAIN, quarryOn } from '../support/quarry.ts';
@@ -22,12 +21,6 @@ async function quarry(daemon: Daemon, ...args: string[]): Promise<string> {
 
 async function idOf(daemon: Daemon, kind: 'volume' | 'snapshot', name: string): Promise<string> {
   return quarry(daemon, kind, 'show', name, '-o', 'value', '-c', 'id');
-}
-
-async function sha256(path: string): Promise<string> {
-  const hash = createHash('sha256');
-  for await (const chunk of createReadStream(path)) hash.update(chunk);
-  return hash.digest('hex');
 }
 
 /** Files of many sizes, with content that does not compress to nothing. */
@@ -98,7 +91,7 @@ describeWith(PEERS, 'the tour', () => {
       const before = join(folder.path, 'before.raw');
       await run('nbdcopy', [snapshotUri, before], { timeoutMs: TIMEOUT_MS });
       await expectIdentical(before, uri);
-      const digest = await sha256(before);
+      const digest = await fileDigest(before);
 
       // Snapshots are read-only; a clone and its source are written and do not see each other.
       expect((await tryRun('qemu-io', ['-f', 'raw', '-c', 'write -P 1 0 4k', snapshotUri])).code).not.toBe(0);
@@ -128,7 +121,7 @@ describeWith(PEERS, 'the tour', () => {
       }
       const again = join(folder.path, 'again.raw');
       await run('nbdcopy', [snapshotUri, again], { timeoutMs: TIMEOUT_MS });
-      expect(await sha256(again)).toBe(digest);
+      expect(await fileDigest(again)).toBe(digest);
 
       // The filesystem of each is whole (the patterns above are put back first: they went into the middle of it).
       for (const [name, target] of [
@@ -141,7 +134,7 @@ describeWith(PEERS, 'the tour', () => {
         await run('e2fsck', ['-fn', file]);
       }
       const exported = join(folder.path, 'disk.raw');
-      expect(await sha256(exported)).toBe(digest);
+      expect(await fileDigest(exported)).toBe(digest);
       expect((await stat(exported)).blocks * 512).toBeLessThan(2 * GIB);
 
       // Grown while a client is connected; the new part is there for the next one.
@@ -160,7 +153,7 @@ describeWith(PEERS, 'the tour', () => {
       await run('nbdcopy', [daemon.uri(await idOf(daemon, 'snapshot', 'before')), afterKill], {
         timeoutMs: TIMEOUT_MS,
       });
-      expect(await sha256(afterKill)).toBe(digest);
+      expect(await fileDigest(afterKill)).toBe(digest);
 
       // The stopped folder passes its check.
       await daemon.kill('SIGTERM');

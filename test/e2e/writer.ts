@@ -76,9 +76,7 @@ export async function startWriter(uri: string): Promise<Writer> {
       return promised;
     },
     async verify(target, number) {
-      await run('nbdsh', ['-u', target, '-c', verification(number)], {
-        env: { ...process.env, PATH: `/usr/bin:${process.env['PATH'] ?? ''}` },
-      });
+      await run('nbdsh', ['-u', target, '-c', verification(number)]);
     },
   };
 }

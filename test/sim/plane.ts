@@ -13,6 +13,7 @@ import {
   LEAF_BYTES,
   LEAF_ENTRIES,
   LEAF_MASKS_OFFSET,
+  NO_VOLUME_STATS,
   PLANE_TOKEN_BIT,
   type Plane,
   type PlaneEvent,
@@ -664,17 +665,7 @@ export class SimPlane implements Plane {
 
   volumeStats(handle: VolumeHandle): VolumeStats {
     const connections = this.#volumes.get(handle)?.connections ?? 0;
-    const zero = {
-      readOps: 0,
-      readBytes: 0,
-      writeOps: 0,
-      writeBytes: 0,
-      flushOps: 0,
-      trimOps: 0,
-      trimBytes: 0,
-      errors: 0,
-    };
-    return { connections, ...zero };
+    return { ...NO_VOLUME_STATS, connections };
   }
 
   async close(): Promise<void> {}
