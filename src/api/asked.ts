@@ -3,7 +3,7 @@
  * the one who asked.
  */
 import type { FastifyRequest } from 'fastify';
-import type { Caller } from '../control/states.ts';
+import type { Caller } from '../control/policy.ts';
 
 /** Where a request acts whose URL names no project; docs/api.md tells users. */
 export const DEFAULT_PROJECT_ID = '00000000000000000000000000000001';
@@ -57,7 +57,7 @@ export function askedOf(request: FastifyRequest, options: { minor: number; publi
   const urlProject = params?.['projectId'] ?? null;
   const projectId = urlProject ?? DEFAULT_PROJECT_ID;
   return {
-    caller: { projectId, userId: DEFAULT_USER_ID, isAdmin: true },
+    caller: { projectId, userId: DEFAULT_USER_ID, role: 'admin', isAdmin: true, isService: false },
     minor: options.minor,
     root: rootOf(request, options.publicRoot),
     urlProject,

@@ -39,6 +39,23 @@ export type PoolStats = {
 
 export type BackendEvent = { readonly kind: 'volume-failed'; readonly id: string; readonly reason: string };
 
+/**
+ * How fast a volume may be used: operations and bytes per second, in all and by direction; null or absent is no limit. `Max` is
+ * the rate of a burst (0 or absent: none), `MaxLength` how many seconds a burst at that rate may last (1 when absent).
+ */
+export type VolumeLimits = {
+  readonly [Key in LimitName as Key | `${Key}Max` | `${Key}MaxLength`]?: number | null;
+};
+export type LimitName = `${'total' | 'read' | 'write'}${'Iops' | 'Bytes'}Sec`;
+
+export type PublishOptions = {
+  readonly name: string;
+  readonly targetId: string;
+  readonly readOnly: boolean;
+  readonly description: string;
+  readonly isListed: boolean;
+};
+
 export interface VolumeBackend {
   createVolume(options: { id: string; sizeBytes: number; sourceId: string | null }): Promise<void>;
   /** A volume or a snapshot. Unknown ids are fine: they are gone. Fails with `wrong_state` while clients are connected. */
@@ -46,10 +63,18 @@ export interface VolumeBackend {
   /** Grow only, also in use. */
   resizeVolume(options: { id: string; sizeBytes: number }): Promise<void>;
   createSnapshot(options: { id: string; volumeId: string }): Promise<void>;
+  /** Snapshots of several volumes at one instant: a write acknowledged before another began is in none without being in all. All or none. */
+  createSnapshots(options: readonly { id: string; volumeId: string }[]): Promise<void>;
   revertVolume(options: { id: string; snapshotId: string }): Promise<void>;
 
-  /** Makes a volume or snapshot reachable over NBD under a name. The same name again, for the same target: nothing happens. */
-  publish(options: { name: string; targetId: string; readOnly: boolean; description: string }): Promise<void>;
+  /** In force for requests that begin after it returns, on every connection; null: no limits. Forgotten when the process ends. */
+  setLimits(options: { id: string; limits: VolumeLimits | null }): Promise<void>;
+
+  /**
+   * Makes a volume or snapshot reachable over NBD under a name. The same name again, for the same target: nothing happens. What
+   * is not listed can only be reached by who knows the name.
+   */
+  publish(options: PublishOptions): Promise<void>;
   /** Returns when no client that came through this name can do I/O any more. */
   unpublish(name: string): Promise<void>;
 

@@ -3,7 +3,15 @@
  * and by which write. No bytes, no sockets; for tests of what is above, and held to the same contract as the real one.
  */
 import { Failure } from '../base/errors.ts';
-import type { BackendEvent, ByteRange, PoolStats, VolumeBackend, VolumeUsage } from './backend.ts';
+import type {
+  BackendEvent,
+  ByteRange,
+  PoolStats,
+  PublishOptions,
+  VolumeBackend,
+  VolumeLimits,
+  VolumeUsage,
+} from './backend.ts';
 
 const BLOCK_BYTES = 65536;
 const CAPACITY_BYTES = 2 ** 40;
@@ -16,12 +24,15 @@ type Thing = {
   readonly volumeId: string | null;
   connections: number;
   failed: string | null;
+  limits: VolumeLimits | null;
 };
+
+type Published = { readonly targetId: string; readonly readOnly: boolean; readonly isListed: boolean };
 
 export class MemoryBackend implements VolumeBackend {
   readonly nbdAddresses: readonly string[] = ['unix:/nowhere/nbd.sock'];
   readonly #things = new Map<string, Thing>();
-  readonly #published = new Map<string, { targetId: string; readOnly: boolean }>();
+  readonly #published = new Map<string, Published>();
   #onEvent: (event: BackendEvent) => void = () => {};
   #lastWrite = 0;
 
@@ -38,7 +49,15 @@ export class MemoryBackend implements VolumeBackend {
       throw new Failure('bad_request', { reason });
     }
     const blocks = new Map(source?.blocks ?? []);
-    this.#things.set(id, { kind: 'volume', sizeBytes, blocks, volumeId: null, connections: 0, failed: null });
+    this.#things.set(id, {
+      kind: 'volume',
+      sizeBytes,
+      blocks,
+      volumeId: null,
+      connections: 0,
+      failed: null,
+      limits: null,
+    });
   }
 
   async delete(id: string) {
@@ -70,7 +89,17 @@ export class MemoryBackend implements VolumeBackend {
       volumeId,
       connections: 0,
       failed: null,
+      limits: null,
     });
+  }
+
+  async createSnapshots(wanted: readonly { id: string; volumeId: string }[]) {
+    for (const { volumeId } of wanted) this.#require(volumeId);
+    for (const one of wanted) await this.createSnapshot(one);
+  }
+
+  async setLimits({ id, limits }: { id: string; limits: VolumeLimits | null }) {
+    this.#require(id).limits = limits;
   }
 
   async revertVolume({ id, snapshotId }: { id: string; snapshotId: string }) {
@@ -80,13 +109,13 @@ export class MemoryBackend implements VolumeBackend {
     thing.blocks = new Map(blocks);
   }
 
-  async publish(options: { name: string; targetId: string; readOnly: boolean; description: string }) {
-    const { name, targetId, readOnly } = options;
+  async publish(options: PublishOptions) {
+    const { name, targetId, readOnly, isListed } = options;
     this.#require(targetId);
     const known = this.#published.get(name);
     if (known?.targetId === targetId) return;
     if (known !== undefined) throw new Failure('conflict', { reason: `export ${name} belongs to ${known.targetId}` });
-    this.#published.set(name, { targetId, readOnly });
+    this.#published.set(name, { targetId, readOnly, isListed });
   }
 
   async unpublish(name: string) {
@@ -183,8 +212,12 @@ export class MemoryBackend implements VolumeBackend {
     for (const thing of this.#things.values()) thing.connections = 0;
   }
 
-  published(): ReadonlyMap<string, { readonly targetId: string; readonly readOnly: boolean }> {
+  published(): ReadonlyMap<string, Published> {
     return this.#published;
+  }
+
+  limitsOf(id: string): VolumeLimits | null {
+    return this.#require(id).limits;
   }
 
   ids(): string[] {

@@ -153,7 +153,7 @@ export class Exports {
       this.#published.delete(name);
     }
     if (wanted === null) return;
-    await backend.publish({ name, ...wanted });
+    await backend.publish({ name, ...wanted, isListed: true });
     this.#published.set(name, wanted);
   }
 

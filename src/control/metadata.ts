@@ -14,7 +14,8 @@ import type { Reader, Writer } from '../catalog/schema.ts';
 import { updateSnapshot } from '../catalog/snapshots.ts';
 import { updateVolume } from '../catalog/volumes.ts';
 import type { Control } from './control.ts';
-import { type Caller, requireStatus, visibleSnapshot, visibleVolume } from './states.ts';
+import type { Caller } from './policy.ts';
+import { requireStatus, visibleSnapshot, visibleVolume } from './states.ts';
 import { requireFewKeys } from './volumes.ts';
 
 export type Owner = { readonly kind: 'volume' | 'snapshot'; readonly id: string; readonly scope: MetadataScope };

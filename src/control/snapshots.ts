@@ -15,8 +15,9 @@ import {
 import { findType } from '../catalog/types.ts';
 import type { Totals } from '../catalog/volumes.ts';
 import { type Control, refuseWhileConnected } from './control.ts';
+import type { Caller } from './policy.ts';
 import { charge } from './quotas.ts';
-import { begin, type Caller, initialStatus, requireStatus, visibleSnapshot, visibleVolume } from './states.ts';
+import { begin, initialStatus, requireStatus, visibleSnapshot, visibleVolume } from './states.ts';
 import { defaultType } from './types.ts';
 
 export type Snapshot = { readonly row: SnapshotRow; readonly metadata: Metadata };

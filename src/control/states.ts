@@ -8,6 +8,7 @@ import type { SnapshotRow, VolumeRow, Writer } from '../catalog/schema.ts';
 import { findSnapshot } from '../catalog/snapshots.ts';
 import { changeStatus, statusOf } from '../catalog/status.ts';
 import { findVolume } from '../catalog/volumes.ts';
+import type { Caller } from './policy.ts';
 
 export const VOLUME_STATUSES = [
   'creating',
@@ -236,9 +237,6 @@ export async function visibleSnapshot(
     throw new Failure('not_found', { kind: 'Snapshot', id });
   return row;
 }
-
-/** Who asks. */
-export type Caller = { readonly projectId: string; readonly userId: string; readonly isAdmin: boolean };
 
 function codeFor(action: string): 'wrong_state' | 'conflict' {
   // Clients expect 409 for this action alone.

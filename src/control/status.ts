@@ -8,7 +8,8 @@ import { unfinishedTasks } from '../catalog/tasks.ts';
 import { countByStatus, type StatusCount } from '../catalog/volumes.ts';
 import { type Control, GIB } from './control.ts';
 import type { Export } from './exports.ts';
-import { type Caller, visibleSnapshot, visibleVolume } from './states.ts';
+import type { Caller } from './policy.ts';
+import { visibleSnapshot, visibleVolume } from './states.ts';
 
 /** Tasks shown at most. */
 const TASKS_SHOWN_MAX = 1000;

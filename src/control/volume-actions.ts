@@ -6,9 +6,9 @@ import { Failure } from '../base/errors.ts';
 import { attachmentsOf, insertAttachment, removeAttachment, removeAttachmentsOf } from '../catalog/details.ts';
 import { findVolume, updateVolume } from '../catalog/volumes.ts';
 import { type Control, refuseWhileConnected } from './control.ts';
+import type { Caller } from './policy.ts';
 import {
   begin,
-  type Caller,
   requireStatus,
   resetStatus,
   tryBegin,

@@ -25,8 +25,9 @@ import {
   type VolumeColumn,
 } from '../catalog/volumes.ts';
 import { type Control, METADATA_KEYS_MAX, refuseWhileConnected } from './control.ts';
+import type { Caller } from './policy.ts';
 import { charge } from './quotas.ts';
-import { begin, type Caller, initialStatus, requireStatus, visibleSnapshot, visibleVolume } from './states.ts';
+import { begin, initialStatus, requireStatus, visibleSnapshot, visibleVolume } from './states.ts';
 import { defaultType, requireType } from './types.ts';
 
 export type Volume = {

@@ -395,6 +395,14 @@ class PoolEngine implements Engine {
     });
   }
 
+  async createSnapshots(): Promise<void> {
+    throw new Failure('not_supported', { reason: 'Snapshots of several volumes at one instant are not built yet.' });
+  }
+
+  async setLimits(): Promise<void> {
+    throw new Failure('not_supported', { reason: 'Limits of speed are not built yet.' });
+  }
+
   async revertVolume(options: { id: string; snapshotId: string }): Promise<void> {
     await this.#inTurn(options.id, async () => {
       const volume = this.#find(options.id, 'volume');

@@ -40,6 +40,8 @@ export interface Engine {
   delete(id: string): Promise<void>;
   resizeVolume(options: { id: string; sizeBytes: number }): Promise<void>;
   createSnapshot(options: { id: string; volumeId: string }): Promise<void>;
+  createSnapshots(options: readonly { id: string; volumeId: string }[]): Promise<void>;
+  setLimits(options: { id: string; limits: unknown }): Promise<void>;
   revertVolume(options: { id: string; snapshotId: string }): Promise<void>;
   publish(options: { name: string; targetId: string; readOnly: boolean; description: string }): Promise<void>;
   unpublish(name: string): Promise<void>;

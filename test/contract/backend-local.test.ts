@@ -30,7 +30,7 @@ backendContract('local', async () => {
     backend,
     async write(id, offset) {
       const name = `write ${id}`;
-      await backend.publish({ name, targetId: id, readOnly: false, description: '' });
+      await backend.publish({ name, targetId: id, readOnly: false, description: '', isListed: true });
       const client = await connect(name);
       await client.write(offset, Buffer.alloc(65536, 7));
       await client.flush();

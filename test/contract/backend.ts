@@ -184,7 +184,7 @@ export function backendContract(name: string, open: () => Promise<BackendUnderTe
 
     test('clients reach a volume through each of its names, and none that was unpublished', async () => {
       const id = await create();
-      const target = { targetId: id, readOnly: false, description: 'a volume' };
+      const target = { targetId: id, readOnly: false, description: 'a volume', isListed: true };
       await backend.publish({ name: id, ...target });
       await backend.publish({ name: 'data', ...target });
       await backend.publish({ name: 'data', ...target });
@@ -199,7 +199,7 @@ export function backendContract(name: string, open: () => Promise<BackendUnderTe
 
     test('a volume with clients is not deleted; unpublishing its names ends their connections', async () => {
       const id = await create();
-      await backend.publish({ name: id, targetId: id, readOnly: false, description: '' });
+      await backend.publish({ name: id, targetId: id, readOnly: false, description: '', isListed: true });
       await under.connect(id);
       expect(await code(backend.delete(id))).toBe('wrong_state');
       await backend.unpublish(id);

@@ -58,7 +58,7 @@ describe('names of exports', () => {
     await using world = await World.open();
     const volume = await world.volume();
     const snapshot = await world.snapshot(volume, { name: 'before' });
-    expect(world.backend.published().get(snapshot)).toEqual({ targetId: snapshot, readOnly: true });
+    expect(world.backend.published().get(snapshot)).toEqual({ targetId: snapshot, readOnly: true, isListed: true });
     expect(world.backend.published().has('before')).toBe(false);
   });
 

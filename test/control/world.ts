@@ -16,7 +16,7 @@ import { Control, type QuotaDefaults } from '../../src/control/control.ts';
 import { createSnapshot, type NewSnapshot } from '../../src/control/snapshots.ts';
 import { createVolume, type NewVolume } from '../../src/control/volumes.ts';
 
-export const CALLER = { projectId: 'p1', userId: 'u1', isAdmin: true } as const;
+export const CALLER = { projectId: 'p1', userId: 'u1', role: 'admin', isAdmin: true, isService: false } as const;
 
 export const UNLIMITED: QuotaDefaults = {
   volumes: -1,
