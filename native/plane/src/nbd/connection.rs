@@ -38,6 +38,8 @@ pub struct Connection {
     start: usize,
     end: usize,
     replies: Replies,
+    /// What is left of a READ whose first pieces are answered.
+    rest: Option<Request>,
     is_ending: bool,
 }
 
@@ -69,6 +71,7 @@ impl Connection {
             start: 0,
             end: 0,
             replies: Replies::default(),
+            rest: None,
             is_ending: false,
         }
     }
@@ -81,19 +84,24 @@ impl Connection {
     }
 
     fn turn(&mut self) -> Result<(), Closed> {
+        if self.rest.is_some() {
+            return self.answer();
+        }
         let wanted = match self.next()? {
             Next::Needs(wanted) => wanted,
             Next::Skip(request) => return self.skip(&request),
-            Next::Whole(..) => {
-                self.execute_batch()?;
-                self.account();
-                return self.send();
-            }
+            Next::Whole(..) => return self.answer(),
         };
         if self.is_closing.load(Ordering::SeqCst) {
             return Err(Closed);
         }
         self.receive(wanted)
+    }
+
+    fn answer(&mut self) -> Result<(), Closed> {
+        self.execute_batch()?;
+        self.account();
+        self.send()
     }
 
     fn account(&mut self) {
@@ -141,10 +149,16 @@ impl Connection {
             if self.replies.len() >= REPLIES_BYTES || !self.has_room() {
                 break;
             }
-            let Next::Whole(request, payload) = self.next()? else {
-                break;
+            let (request, payload) = match self.rest.take() {
+                Some(rest) => (rest, self.start..self.start),
+                None => {
+                    let Next::Whole(request, payload) = self.next()? else {
+                        break;
+                    };
+                    self.start = payload.end;
+                    (request, payload)
+                }
             };
-            self.start = payload.end;
             if request.command == command::DISC {
                 self.is_ending = true;
                 break;
@@ -156,6 +170,13 @@ impl Connection {
             {
                 Executed::Replied => {}
                 Executed::ReplyAfterFlush => flush(&self.executor.outgoing, request.cookie),
+                Executed::Partly(done) => {
+                    self.rest = Some(Request {
+                        offset: request.offset + u64::from(done),
+                        length: request.length - done,
+                        ..request
+                    });
+                }
                 Executed::WouldBlock => {
                     let payload = Buffer::copy_of(bytes);
                     self.hand_over(request, payload);

@@ -10,8 +10,10 @@ use super::wire::{self, CHUNK_BYTES, Request, chunk, command, command_flag};
 use crate::backing::{Backing, IoError, Patience, Run, ZeroOptions};
 use crate::error::{self, Refusal};
 use crate::limits::{
-    DESCRIPTORS_MAX, INLINE_BYTES_MAX, INLINE_UNMAP_BYTES_MAX, PIECE_BYTES, REQUEST_BYTES_MAX,
+    DESCRIPTORS_MAX, INLINE_BYTES_MAX, INLINE_UNMAP_BYTES_MAX, PIECE_BYTES, READ_PIECE_BYTES,
+    REQUEST_BYTES_MAX,
 };
+use crate::map::EXTENT_BYTES;
 use crate::stats::ExportStats;
 
 pub struct Executor {
@@ -28,6 +30,8 @@ pub enum Executed {
     Replied,
     /// Done; the reply comes after a flush of the backing.
     ReplyAfterFlush,
+    /// The first so many bytes of a READ are in the buffer; the rest is a request of its own with the same cookie.
+    Partly(u32),
     /// Nothing was replied: again on an io thread.
     WouldBlock,
 }
@@ -72,6 +76,10 @@ impl Executor {
     ) -> Executed {
         let start = out.len();
         match self.attempt(request, payload, patience, out) {
+            Ok(Executed::Partly(done)) => {
+                self.stats.read_bytes += u64::from(done);
+                Executed::Partly(done)
+            }
             Ok(executed) => {
                 self.count(request);
                 executed
@@ -138,8 +146,7 @@ impl Executor {
         let (offset, length) = (request.offset, u64::from(request.length));
         match request.command {
             command::READ => {
-                read(request, outgoing, runs, patience, out)?;
-                return Ok(Executed::Replied);
+                return read(request, outgoing, runs, patience, out);
             }
             command::BLOCK_STATUS => {
                 block_status(request, backing, contexts, runs, patience, out)?;
@@ -208,37 +215,31 @@ fn read(
     found: &mut Vec<Run>,
     patience: Patience,
     out: &mut Replies,
-) -> Result<(), Stop> {
+) -> Result<Executed, Stop> {
     let backing = &*outgoing.lease.export.backing;
-    let length = request.length as usize;
     if !outgoing.is_structured {
         out.put(&wire::simple_reply(request.cookie, 0));
-        return Ok(backing.read(request.offset, out.space(length), patience)?);
+        backing.read(request.offset, out.space(request.length as usize), patience)?;
+        return Ok(Executed::Replied);
     }
-    if length == 0 {
+    if request.length == 0 {
         outgoing.put_done(out, request.cookie);
-        return Ok(());
+        return Ok(Executed::Replied);
     }
-    found.clear();
-    if request.flags & command_flag::DF == 0 {
-        backing.runs(
-            request.offset,
-            u64::from(request.length),
-            patience,
-            &mut |run| {
-                found.push(run);
-                true
-            },
-        )?;
-    } else {
+    let length = if request.flags & command_flag::DF != 0 {
+        found.clear();
         found.push(Run {
             length: u64::from(request.length),
             is_hole: false,
         });
-    }
+        u64::from(request.length)
+    } else {
+        next_runs(request, backing, patience, found)?
+    };
+    let is_last = length == u64::from(request.length);
     let mut offset = request.offset;
     for (position, run) in found.iter().enumerate() {
-        let flags = if position + 1 == found.len() {
+        let flags = if is_last && position + 1 == found.len() {
             chunk::DONE
         } else {
             0
@@ -266,7 +267,48 @@ fn read(
         }
         offset += run.length;
     }
-    Ok(())
+    Ok(if is_last {
+        Executed::Replied
+    } else {
+        Executed::Partly(length as u32)
+    })
+}
+
+/// The runs of a READ that are answered at once, and how long they are together: on a connection's thread as many as hold one
+/// piece of data. Holes cost nothing. A piece ends where an extent does, so that none is fetched twice.
+fn next_runs(
+    request: &Request,
+    backing: &dyn Backing,
+    patience: Patience,
+    found: &mut Vec<Run>,
+) -> Result<u64, Stop> {
+    found.clear();
+    let mut room = match patience {
+        Patience::Inline => READ_PIECE_BYTES,
+        Patience::Wait => u64::MAX,
+    };
+    let mut end = request.offset;
+    backing.runs(
+        request.offset,
+        u64::from(request.length),
+        patience,
+        &mut |mut run| {
+            if !run.is_hole && run.length > room {
+                let cut = (end + room) / EXTENT_BYTES * EXTENT_BYTES;
+                if cut <= end {
+                    return false;
+                }
+                run.length = cut - end;
+                room = 0;
+            } else if !run.is_hole {
+                room -= run.length;
+            }
+            end += run.length;
+            found.push(run);
+            room > 0
+        },
+    )?;
+    Ok(end - request.offset)
 }
 
 fn block_status(

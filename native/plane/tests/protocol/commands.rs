@@ -84,6 +84,67 @@ fn structured_reads_send_holes_without_their_bytes() {
     );
 }
 
+/// Puts the chunks of one read together, and says how long each piece of data was.
+fn assembled(client: &mut Client, offset: u64, length: usize) -> (Vec<u8>, Vec<usize>) {
+    let mut bytes = vec![0xee; length];
+    let mut pieces = Vec::new();
+    let mut at = offset;
+    loop {
+        let Reply::Chunk {
+            flags,
+            kind,
+            payload,
+            ..
+        } = client.reply()
+        else {
+            panic!("a simple reply");
+        };
+        assert_eq!(payload[..8], be64(at), "chunks follow each other");
+        let start = (at - offset) as usize;
+        let part = if kind == 1 {
+            let data = &payload[8..];
+            bytes[start..start + data.len()].copy_from_slice(data);
+            pieces.push(data.len());
+            data.len()
+        } else {
+            assert_eq!(kind, 2);
+            let part = u32::from_be_bytes(payload[8..].try_into().unwrap()) as usize;
+            bytes[start..start + part].fill(0);
+            part
+        };
+        at += part as u64;
+        if flags == 1 {
+            assert_eq!(at, offset + length as u64);
+            return (bytes, pieces);
+        }
+    }
+}
+
+#[test]
+fn long_structured_reads_come_in_pieces_that_end_where_extents_do() {
+    let fixture = fixture_with(Limits::default(), 64 << 20);
+    let mut client = Client::ready(&fixture.path, true);
+    let data: Vec<u8> = (0..1_500_000u32).map(|byte| (byte / 7) as u8).collect();
+    assert_eq!(client.write(0, 70_000, &data), 0);
+    client.say(&request(0, READ, 5, 65_000, 2_000_000));
+    let (bytes, pieces) = assembled(&mut client, 65_000, 2_000_000);
+    assert_eq!(bytes[5000..1_505_000], data);
+    assert!(bytes[..5000].iter().all(|byte| *byte == 0));
+    assert!(pieces.len() > 4, "{pieces:?}");
+    assert!(pieces.iter().all(|piece| *piece <= 256 << 10), "{pieces:?}");
+    // Whole when the client says so; and a hole is one chunk however long it is.
+    client.say(&request(DF, READ, 6, 65_000, 2_000_000));
+    assert_eq!(assembled(&mut client, 65_000, 2_000_000).1, [2_000_000]);
+    client.say(&request(0, READ, 7, 32 << 20, 32 << 20));
+    let hole = Reply::Chunk {
+        cookie: 7,
+        flags: 1,
+        kind: 2,
+        payload: [be64(32 << 20), be32(32 << 20)].concat(),
+    };
+    assert_eq!(client.reply(), hole);
+}
+
 #[test]
 fn block_status_tells_holes_from_data() {
     let fixture = fixture();

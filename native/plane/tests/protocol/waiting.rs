@@ -232,3 +232,53 @@ fn replies_from_elsewhere_that_do_not_fit_the_socket_follow_each_other_whole_and
     }
     assert!(begin.elapsed() < Duration::from_secs(20));
 }
+
+#[test]
+fn the_rest_of_a_long_read_whose_data_are_slow_comes_later_and_holds_nobody_up() {
+    const KIB: u64 = 1 << 10;
+    let fixture = fixture();
+    let mut client = Client::ready(&fixture.path, true);
+    assert_eq!(client.write(0, 0, &[5; 1 << 20]), 0);
+    for failure in [None, Some(IoError::Failed)] {
+        fixture
+            .memory
+            .script(|script| script.slow_data = Some(600 * KIB..601 * KIB));
+        client.say(&[request(0, READ, 1, 0, 1 << 20), request(0, READ, 2, 0, 512)].concat());
+        let mut first = 0;
+        while first < 512 * KIB {
+            let Reply::Chunk {
+                cookie: 1,
+                flags: 0,
+                kind: 1,
+                payload,
+            } = client.reply()
+            else {
+                panic!("not a piece of the first read");
+            };
+            assert_eq!(payload[..8], be64(first));
+            first += payload.len() as u64 - 8;
+        }
+        assert_eq!(client.reply().cookie(), 2);
+        fixture.memory.script(|script| {
+            script.failure = failure;
+            script.slow_data = None;
+        });
+        let last = client.reply();
+        fixture.memory.script(|script| script.failure = None);
+        if failure.is_some() {
+            assert_eq!(last.errno(), EIO);
+            continue;
+        }
+        let Reply::Chunk {
+            cookie: 1,
+            flags: 1,
+            kind: 1,
+            payload,
+        } = last
+        else {
+            panic!("not the rest");
+        };
+        assert_eq!(payload[..8], be64(first));
+        assert_eq!(payload.len() as u64, 8 + (1 << 20) - first);
+    }
+}

@@ -1,6 +1,7 @@
 //! A backing in memory: chunks of 64 KiB, absent ones are holes. Its script lets a test hold it up, fence it or fail it, and
 //! wait for what it sees; with no script set it costs one relaxed load per call.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -22,7 +23,9 @@ pub struct Memory {
 #[derive(Default)]
 pub struct Script {
     /// Reads and writes inside this range block: `WouldBlock` inline, held up with patience until it is cleared.
-    pub slow: Option<std::ops::Range<u64>>,
+    pub slow: Option<Range<u64>>,
+    /// As `slow`, for the bytes of a read alone: its map is at hand, its data are not.
+    pub slow_data: Option<Range<u64>>,
     pub is_fenced: bool,
     pub holds_flushes: bool,
     pub failure: Option<IoError>,
@@ -34,6 +37,12 @@ pub struct Script {
     pub waiting: usize,
     pub writes: Vec<(u64, usize)>,
     pub flushes: usize,
+}
+
+impl Script {
+    fn slow_reads(&self) -> Option<Range<u64>> {
+        self.slow.clone().or_else(|| self.slow_data.clone())
+    }
 }
 
 impl Memory {
@@ -85,6 +94,16 @@ impl Memory {
     }
 
     fn pass(&self, offset: u64, length: u64, patience: Patience) -> Result<(), IoError> {
+        self.pass_if(|script| script.slow.clone(), offset, length, patience)
+    }
+
+    fn pass_if(
+        &self,
+        slow: fn(&Script) -> Option<Range<u64>>,
+        offset: u64,
+        length: u64,
+        patience: Patience,
+    ) -> Result<(), IoError> {
         if !self.is_scripted.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -93,10 +112,7 @@ impl Memory {
         assert!(script.entered > 0, "I/O outside enter and leave");
         assert!(offset + length <= self.size, "an unvalidated range");
         let is_slow = |script: &Script| {
-            script
-                .slow
-                .as_ref()
-                .is_some_and(|slow| offset < slow.end && offset + length > slow.start)
+            slow(script).is_some_and(|slow| offset < slow.end && offset + length > slow.start)
         };
         while is_slow(&script) {
             if patience == Patience::Inline {
@@ -170,7 +186,7 @@ impl Backing for Memory {
     }
 
     fn read(&self, offset: u64, target: &mut [u8], patience: Patience) -> Result<(), IoError> {
-        self.pass(offset, target.len() as u64, patience)?;
+        self.pass_if(Script::slow_reads, offset, target.len() as u64, patience)?;
         let mut rest = target;
         for (chunk, inside, part) in self.parts(offset, rest.len() as u64) {
             let (here, later) = rest.split_at_mut(part);
