@@ -10,7 +10,7 @@ import Table from 'cli-table3';
 import { Command, InvalidArgumentError } from 'commander';
 import { JOBS, type Job } from './nbd/jobs.ts';
 import { type Measurement, measure } from './nbd/measure.ts';
-import { isInstalled, PEERS, type Peer } from './nbd/peers.ts';
+import { isInstalled, LIMIT, PEERS, type Peer } from './nbd/peers.ts';
 
 type Options = {
   seconds: number;
@@ -142,12 +142,20 @@ function parseOptions(args: readonly string[]): Options {
   return command.parse(args, { from: 'user' }).opts<Options>();
 }
 
+function buildLimit(): void {
+  const manifest = join(import.meta.dirname, '..', 'native', 'Cargo.toml');
+  execFileSync('cargo', ['build', '--quiet', '--release', '--example', 'limit', '--manifest-path', manifest], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
+}
+
 /** For a test, which looks at the results; `npm run bench` calls main. */
 export async function bench(args: readonly string[]): Promise<Results> {
   const options = parseOptions(args);
   if (!isInstalled('fio')) throw new Error('fio is not installed: it is what measures');
   const jobs = select(JOBS, options.jobs);
   const wanted = select(PEERS, options.only);
+  if (wanted.includes(LIMIT)) buildLimit();
   const peers = wanted.filter((peer) => isInstalled(peer.program));
   for (const peer of wanted.filter((one) => !peers.includes(one))) {
     process.stderr.write(`${peer.name} is left out: ${peer.program} is not installed\n`);

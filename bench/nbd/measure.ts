@@ -64,7 +64,7 @@ function peakMemoryMib(pid: number): number {
 
 // ---- the server ----------------------------------------------------------------------------------------------------
 
-type Running = { readonly pid: number; readonly uri: string; readonly hasEnded: () => boolean };
+type Running = { readonly pid: number; readonly uris: readonly string[]; readonly hasEnded: () => boolean };
 
 function isRunning(pid: number): boolean {
   try {
@@ -103,11 +103,15 @@ async function start(peer: Peer, place: Place): Promise<Running> {
     const pid = serverPid(peer, place, child);
     if (existsSync(place.socket) && pid !== null) {
       try {
-        const uri = await peer.uri(place);
-        await (await NbdClient.connect(uri)).close();
+        const uris: string[] = [];
+        for (let index = 0; index < place.volumes; index += 1) {
+          const uri = await peer.uri(place, index);
+          await (await NbdClient.connect(uri)).close();
+          uris.push(uri);
+        }
         const hasEnded = () =>
           peer.pidFile === null ? child.exitCode !== null || child.signalCode !== null : !isRunning(pid);
-        return { pid, uri, hasEnded };
+        return { pid, uris, hasEnded };
       } catch {
         // Not yet; the deadline above ends it.
       }
@@ -139,7 +143,7 @@ type FioOutput = { readonly jobs: readonly { readonly read: FioSide; readonly wr
 
 function fio(args: readonly string[]): Promise<string> {
   return new Promise((resolve, reject) => {
-    const child = spawn('fio', ['--name=j', '--ioengine=nbd', '--output-format=json', ...args], {
+    const child = spawn('fio', ['--ioengine=nbd', '--output-format=json', ...args], {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     let stdout = '';
@@ -159,7 +163,15 @@ function fio(args: readonly string[]): Promise<string> {
 }
 
 async function fill(uri: string, sizeMib: number): Promise<void> {
-  await fio([`--uri=${uri}`, `--size=${sizeMib}m`, '--rw=write', '--bs=1m', '--iodepth=8', '--end_fsync=1']);
+  await fio([
+    '--name=j',
+    `--uri=${uri}`,
+    `--size=${sizeMib}m`,
+    '--rw=write',
+    '--bs=1m',
+    '--iodepth=8',
+    '--end_fsync=1',
+  ]);
 }
 
 function parse(output: string): { ios: number; iops: number; mibPerSecond: number; p99Us: number } {
@@ -175,30 +187,54 @@ function parse(output: string): { ios: number; iops: number; mibPerSecond: numbe
   };
 }
 
+/** Overwrites a few blocks, so that each snapshot differs from the one before. */
+async function scatter(uri: string, sizeMib: number): Promise<void> {
+  const client = await NbdClient.connect(uri);
+  const block = Buffer.alloc(4096, 0x5a);
+  for (let count = 0; count < 16; count += 1)
+    await client.write(Math.floor(Math.random() * sizeMib * 256) * 4096, block);
+  await client.close();
+}
+
+async function takeSnapshots(peer: Peer, place: Place, running: Running, count: number): Promise<Running> {
+  if (peer.snapshot === null) return running;
+  const { isOnline, take } = peer.snapshot;
+  if (!isOnline) await stop(running);
+  for (let taken = 0; taken < count; taken += 1) {
+    if (isOnline && taken > 0) await scatter(running.uris[0] ?? '', place.sizeMib);
+    await take(place);
+  }
+  return isOnline ? running : await start(peer, place);
+}
+
+function lacks(peer: Peer, job: Job): boolean {
+  return job.volumes > peer.volumesMax || job.snapshots > (peer.snapshot?.most ?? 0);
+}
+
 /** Null where the peer lacks what the job needs. */
 export async function measure(peer: Peer, job: Job, options: MeasureOptions): Promise<Measurement | null> {
-  if (job.hasSnapshot && peer.snapshot === null) return null;
+  if (lacks(peer, job)) return null;
   const folder = await mkdtemp(join(options.dir, 'quarry-bench-'));
-  const place: Place = { folder, socket: join(folder, 's.sock'), sizeMib: options.sizeMib };
+  const { volumes } = job;
+  const place: Place = {
+    folder,
+    socket: join(folder, 's.sock'),
+    sizeMib: Math.ceil(options.sizeMib / volumes),
+    volumes,
+  };
   let running: Running | null = null;
   try {
     peer.prepare(place);
     running = await start(peer, place);
-    if (job.isFilled) await fill(running.uri, options.sizeMib);
-    if (job.hasSnapshot && peer.snapshot !== null) {
-      if (!peer.snapshot.isOnline) await stop(running);
-      await peer.snapshot.take(place);
-      if (!peer.snapshot.isOnline) running = await start(peer, place);
-    }
+    if (job.isFilled) for (const uri of running.uris) await fill(uri, place.sizeMib);
+    running = await takeSnapshots(peer, place, running, job.snapshots);
     const before = cpuSeconds(running.pid);
     const shape = [
-      '--group_reporting',
-      '--randrepeat=0',
-      '--norandommap',
-      '--time_based',
-      `--runtime=${options.seconds}`,
+      ...['--group_reporting', '--randrepeat=0', '--norandommap', '--time_based'],
+      ...[`--runtime=${options.seconds}`, `--size=${place.sizeMib}m`, ...job.fio],
     ];
-    const seen = parse(await fio([`--uri=${running.uri}`, `--size=${options.sizeMib}m`, ...shape, ...job.fio]));
+    const targets = running.uris.flatMap((uri, index) => [`--name=j${index}`, `--uri=${uri}`]);
+    const seen = parse(await fio([...shape, ...targets]));
     const cpu = cpuSeconds(running.pid) - before;
     return {
       iops: seen.iops,

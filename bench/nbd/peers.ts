@@ -3,11 +3,16 @@
  * one serves one volume on a unix socket through the page cache; what it is compared by is not known here.
  */
 import { execFileSync } from 'node:child_process';
-import { existsSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { Client } from 'undici';
 
-export type Place = { readonly folder: string; readonly socket: string; readonly sizeMib: number };
+export type Place = {
+  readonly folder: string;
+  readonly socket: string;
+  readonly sizeMib: number;
+  readonly volumes: number;
+};
 
 export type Peer = {
   readonly name: string;
@@ -17,10 +22,17 @@ export type Peer = {
   readonly argv: (place: Place) => readonly string[];
   /** Where a server that goes to the background leaves its process id; null: it stays in the foreground. */
   readonly pidFile: ((place: Place) => string) | null;
-  /** Creates the volume where that takes a running server, and returns the NBD URI. */
-  readonly uri: (place: Place) => Promise<string>;
-  /** Whether the snapshot is taken while the server runs (ours) or needs it stopped; null: it has none. */
-  readonly snapshot: { readonly isOnline: boolean; readonly take: (place: Place) => Promise<void> } | null;
+  /** Creates the volume of this index where that takes a running server, and returns the NBD URI. */
+  readonly uri: (place: Place, index: number) => Promise<string>;
+  /** How many volumes one process of it serves. */
+  readonly volumesMax: number;
+  /** Whether a snapshot of the first volume is taken while the server runs (ours) or needs it stopped; null: it has none. */
+  readonly snapshot: {
+    readonly isOnline: boolean;
+    /** More would take longer than anybody waits. */
+    readonly most: number;
+    readonly take: (place: Place) => Promise<void>;
+  } | null;
 };
 
 const ROOT = join(import.meta.dirname, '..', '..');
@@ -32,22 +44,29 @@ export function isInstalled(program: string): boolean {
   return folders.some((folder) => existsSync(join(folder, program)));
 }
 
-function plainUri({ socket }: Place): Promise<string> {
-  return Promise.resolve(`nbd+unix:///vol?socket=${socket}`);
+function plainUri({ socket }: Place, index: number): Promise<string> {
+  return Promise.resolve(`nbd+unix:///v${index}?socket=${socket}`);
 }
 
-function rawFile({ folder, sizeMib }: Place): void {
-  execFileSync('truncate', ['-s', `${sizeMib}M`, join(folder, 'v.raw')]);
+const indices = ({ volumes }: Place) => Array.from({ length: volumes }, (_, index) => index);
+
+function rawFiles(place: Place): void {
+  for (const index of indices(place))
+    execFileSync('truncate', ['-s', `${place.sizeMib}M`, join(place.folder, `v${index}`)]);
 }
 
-function qcow2File({ folder, sizeMib }: Place): void {
-  execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', join(folder, 'v.qcow2'), `${sizeMib}M`]);
+function qcow2Files(place: Place): void {
+  for (const index of indices(place)) {
+    const path = join(place.folder, `v${index}`);
+    execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', path, `${place.sizeMib}M`]);
+  }
 }
 
 const qcow2Snapshot: Peer['snapshot'] = {
   isOnline: false,
+  most: 100,
   take: async ({ folder }) => {
-    execFileSync('qemu-img', ['snapshot', '-c', 's1', join(folder, 'v.qcow2')]);
+    execFileSync('qemu-img', ['snapshot', '-c', 's1', join(folder, 'v0')]);
   },
 };
 
@@ -55,13 +74,14 @@ function qemuNbd(format: 'raw' | 'qcow2'): Peer {
   return {
     name: `qemu-nbd ${format}`,
     program: 'qemu-nbd',
-    prepare: format === 'raw' ? rawFile : qcow2File,
+    prepare: format === 'raw' ? rawFiles : qcow2Files,
     argv: ({ folder, socket }) => [
-      ...['qemu-nbd', '-t', '-k', socket, '-x', 'vol', '-e', '32', '-f', format],
-      ...['--cache=writeback', '--aio=io_uring', '--discard=unmap', join(folder, `v.${format}`)],
+      ...['qemu-nbd', '-t', '-k', socket, '-x', 'v0', '-e', '32', '-f', format],
+      ...['--cache=writeback', '--aio=io_uring', '--discard=unmap', join(folder, 'v0')],
     ],
     pidFile: null,
     uri: plainUri,
+    volumesMax: 1,
     snapshot: format === 'raw' ? null : qcow2Snapshot,
   };
 }
@@ -69,16 +89,22 @@ function qemuNbd(format: 'raw' | 'qcow2'): Peer {
 const storageDaemon: Peer = {
   name: 'qemu-storage-daemon qcow2',
   program: 'qemu-storage-daemon',
-  prepare: qcow2File,
-  argv: ({ folder, socket }) => [
+  prepare: qcow2Files,
+  argv: (place) => [
     'qemu-storage-daemon',
-    ...['--blockdev', `driver=file,node-name=f,filename=${join(folder, 'v.qcow2')},aio=io_uring,cache.direct=off`],
-    ...['--blockdev', 'driver=qcow2,node-name=vol,file=f,discard=unmap'],
-    ...['--nbd-server', `addr.type=unix,addr.path=${socket},max-connections=32`],
-    ...['--export', 'type=nbd,id=e,node-name=vol,name=vol,writable=on'],
+    ...['--nbd-server', `addr.type=unix,addr.path=${place.socket},max-connections=32`],
+    ...indices(place).flatMap((index) => {
+      const file = join(place.folder, `v${index}`);
+      return [
+        ...['--blockdev', `driver=file,node-name=f${index},filename=${file},aio=io_uring,cache.direct=off`],
+        ...['--blockdev', `driver=qcow2,node-name=v${index},file=f${index},discard=unmap`],
+        ...['--export', `type=nbd,id=e${index},node-name=v${index},name=v${index},writable=on`],
+      ];
+    }),
   ],
   pidFile: null,
   uri: plainUri,
+  volumesMax: 8,
   snapshot: qcow2Snapshot,
 };
 
@@ -86,15 +112,18 @@ const nbdServer: Peer = {
   name: 'nbd-server',
   program: 'nbd-server',
   prepare: (place) => {
-    rawFile(place);
+    rawFiles(place);
     const generic = `[generic]\nunixsock=${place.socket}\nallowlist=true\nmax_threads=4\n`;
-    const volume = `[vol]\nexportname=${join(place.folder, 'v.raw')}\nflush=true\nfua=true\ntrim=true\n`;
-    writeFileSync(join(place.folder, 'nbd.conf'), generic + volume);
+    const volumes = indices(place).map(
+      (index) => `[v${index}]\nexportname=${join(place.folder, `v${index}`)}\nflush=true\nfua=true\ntrim=true\n`,
+    );
+    writeFileSync(join(place.folder, 'nbd.conf'), generic + volumes.join(''));
   },
   // In the foreground (-d) it ends with its first connection.
   argv: ({ folder }) => ['nbd-server', '-C', join(folder, 'nbd.conf'), '-p', join(folder, 'pid')],
   pidFile: ({ folder }) => join(folder, 'pid'),
   uri: plainUri,
+  volumesMax: 8,
   snapshot: null,
 };
 
@@ -102,13 +131,19 @@ function nbdkit(kind: 'memory' | 'file'): Peer {
   return {
     name: `nbdkit ${kind}`,
     program: 'nbdkit',
-    prepare: kind === 'file' ? rawFile : () => {},
+    prepare: (place) => {
+      if (kind === 'memory') return;
+      mkdirSync(join(place.folder, 'volumes'));
+      rawFiles({ ...place, folder: join(place.folder, 'volumes') });
+    },
     argv: ({ folder, socket, sizeMib }) => [
-      ...['nbdkit', '-f', '-U', socket, '-e', 'vol', kind],
-      kind === 'file' ? join(folder, 'v.raw') : `${sizeMib}M`,
+      ...['nbdkit', '-f', '-U', socket, kind],
+      // By default a folder's files are served whatever name was asked for; a single file or memory serves any name.
+      ...(kind === 'file' ? [`dir=${join(folder, 'volumes')}`] : [`${sizeMib}M`]),
     ],
     pidFile: null,
     uri: plainUri,
+    volumesMax: kind === 'file' ? 8 : 1,
     snapshot: null,
   };
 }
@@ -147,11 +182,12 @@ async function available(place: Place, path: string, key: string): Promise<void>
   }
 }
 
-async function volumeId(place: Place): Promise<string> {
-  const volumes = await api(place, 'GET', '/v3/volumes?name=bench', 'volumes');
+async function volumeId(place: Place, index: number): Promise<string> {
+  const name = `v${index}`;
+  const volumes = await api(place, 'GET', `/v3/volumes?name=${name}`, 'volumes');
   if (Array.isArray(volumes) && volumes.length > 0) return field(volumes[0], 'id');
   const size = Math.ceil(place.sizeMib / GIB_IN_MIB);
-  const id = field(await api(place, 'POST', '/v3/volumes', 'volume', { volume: { name: 'bench', size } }), 'id');
+  const id = field(await api(place, 'POST', '/v3/volumes', 'volume', { volume: { name, size } }), 'id');
   await available(place, `/v3/volumes/${id}`, 'volume');
   return id;
 }
@@ -165,20 +201,35 @@ const quarry: Peer = {
     ...['--api', `unix:${apiSocket(place)}`, '--nbd', `unix:${place.socket}`, '--log-level', 'warn'],
   ],
   pidFile: null,
-  uri: async (place) => `nbd+unix:///${await volumeId(place)}?socket=${place.socket}`,
+  uri: async (place, index) => `nbd+unix:///${await volumeId(place, index)}?socket=${place.socket}`,
+  volumesMax: 8,
   snapshot: {
     isOnline: true,
+    most: Number.POSITIVE_INFINITY,
     take: async (place) => {
-      const snapshot = { volume_id: await volumeId(place), name: 's1', force: true };
+      const snapshot = { volume_id: await volumeId(place, 0), name: 's1', force: true };
       const id = field(await api(place, 'POST', '/v3/snapshots', 'snapshot', { snapshot }), 'id');
       await available(place, `/v3/snapshots/${id}`, 'snapshot');
     },
   },
 };
 
+/** About the least that such a server can do; see bench/limit. `npm run bench` builds it. */
+export const LIMIT: Peer = {
+  name: 'limit',
+  program: join(ROOT, 'native', 'target', 'release', 'examples', 'limit'),
+  prepare: () => {},
+  argv: ({ folder, socket, sizeMib }) => [LIMIT.program, socket, join(folder, 'v0'), String(sizeMib * 2 ** 20)],
+  pidFile: null,
+  uri: plainUri,
+  volumesMax: 1,
+  snapshot: null,
+};
+
 /** Ourselves first. */
 export const PEERS: readonly Peer[] = [
   quarry,
+  LIMIT,
   nbdkit('memory'),
   nbdkit('file'),
   qemuNbd('raw'),

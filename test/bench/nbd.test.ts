@@ -13,13 +13,13 @@ describeWith(['fio', 'nbdkit'], 'the benchmark', () => {
     const results = await bench([
       ...size,
       '--only',
-      'quarry,nbdkit memory',
+      'quarry,limit,nbdkit memory',
       '--jobs',
       'randread-4k-qd32',
       '--json',
       json,
     ]);
-    for (const peer of ['quarry', 'nbdkit memory']) {
+    for (const peer of ['quarry', 'limit', 'nbdkit memory']) {
       const [measured] = results.get('randread-4k-qd32')?.get(peer) ?? [];
       expect(measured, peer).toBeDefined();
       expect(measured?.iops).toBeGreaterThan(100);

@@ -1,6 +1,6 @@
 //! Captures: what changed in a volume's map since the last one, synced, handed to the engine, and who waits for it. One
 //! capture per volume is under way at a time, so they reach the journal in order; everybody who waits when one begins
-//! shares it.
+//! shares it. A flush that finds nothing changed is none of these: see sync.rs.
 //!
 //! Order inside a capture (laws 1 and 2): waiters are taken, then the dirty list, then the entries under their stripe locks, then the
 //! touched files, which are synced; only then does the engine learn of the changes; only after its commit do waiters.
@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use crate::backing::{Backing, Completion, IoError};
 use crate::link::{CHANGES_PER_EVENT, Change, Event};
 use crate::map::{Entry, LEAF_ENTRIES, Map};
+use crate::sync::Syncs;
 use crate::volume::Volume;
 
 /// Dirty entries after which a capture is made without anybody asking: bounds memory and the length of a commit.
@@ -40,7 +41,18 @@ pub struct SyncState {
     waiting: Vec<Completion>,
     jobs: VecDeque<Job>,
     /// A round runs or waits for its commit.
-    is_busy: bool,
+    is_capturing: bool,
+    /// The next round is a capture, before any job and even if nothing seems to have changed.
+    is_capture_due: bool,
+    pub syncs: Syncs,
+}
+
+impl SyncState {
+    /// They wait for a capture, whatever there is to capture.
+    pub fn capture_for(&mut self, waiters: Vec<Completion>) {
+        self.waiting.extend(waiters);
+        self.is_capture_due = true;
+    }
 }
 
 /// Captures that wait for the engine, by token.
@@ -121,7 +133,15 @@ impl Volume {
 
     /// Nothing to capture or sync, and no capture under way.
     fn is_clean(&self) -> bool {
-        !self.sync.lock().is_busy && self.touched.is_empty() && self.dirty.lock().is_empty()
+        let sync = self.sync.lock();
+        !sync.is_capturing
+            && sync.syncs.is_empty()
+            && self.touched.is_empty()
+            && self.has_no_changes()
+    }
+
+    fn has_no_changes(&self) -> bool {
+        self.dirty.lock().is_empty() && self.released.lock().is_empty()
     }
 
     pub(crate) fn is_long(dirty: usize) -> bool {
@@ -137,14 +157,34 @@ impl Volume {
         let mut sync = self.sync.lock();
         sync.jobs.extend(job);
         sync.waiting.extend(waiter);
-        if !std::mem::replace(&mut sync.is_busy, true) {
-            drop(sync);
-            self.start_round();
-        }
+        drop(sync);
+        self.advance();
     }
 
-    fn start_round(&self) {
-        if let Some(volume) = self.me.upgrade() {
+    /// Starts what may start now: a capture by itself, or one more sync of data beside others.
+    pub(crate) fn advance(&self) {
+        let Some(volume) = self.me.upgrade() else {
+            return;
+        };
+        let mut sync = self.sync.lock();
+        if sync.is_capturing || (sync.waiting.is_empty() && sync.jobs.is_empty()) {
+            return;
+        }
+        if sync.jobs.is_empty() && !sync.is_capture_due && self.has_no_changes() {
+            let Some(slot) = sync.syncs.take_slot() else {
+                return;
+            };
+            let waiters = std::mem::take(&mut sync.waiting);
+            drop(sync);
+            return self
+                .shared
+                .sync_workers
+                .submit(Box::new(move || volume.sync_data(slot, waiters)));
+        }
+        // The last of them comes here again.
+        if sync.syncs.is_empty() {
+            sync.is_capturing = true;
+            drop(sync);
             self.shared
                 .sync_workers
                 .submit(Box::new(move || volume.round()));
@@ -155,7 +195,11 @@ impl Volume {
     fn round(self: Arc<Self>) {
         let (job, waiters) = {
             let mut sync = self.sync.lock();
-            let job = sync.jobs.pop_front();
+            let job = if std::mem::take(&mut sync.is_capture_due) {
+                None
+            } else {
+                sync.jobs.pop_front()
+            };
             (job, std::mem::take(&mut sync.waiting))
         };
         if let Some(Job::DropLeaves { tries }) = job {
@@ -188,8 +232,7 @@ impl Volume {
             });
         }
         if let Err((file, errno)) = synced {
-            self.failed.store(errno, Ordering::SeqCst);
-            self.tell_failure(file, errno);
+            self.fail(file, errno);
             return self.end_round(waiters, job, Err(IoError::Failed));
         }
         let token = match job {
@@ -206,6 +249,11 @@ impl Volume {
             },
         );
         self.hand_over(token, is_freeze, &changes);
+    }
+
+    pub(crate) fn fail(&self, file: u32, errno: i32) {
+        self.failed.store(errno, Ordering::SeqCst);
+        self.tell_failure(file, errno);
     }
 
     fn tell_failure(&self, file: u32, errno: i32) {
@@ -293,7 +341,7 @@ impl Volume {
         if !dropped && tries > 1 {
             // A capture first, then once more. Ownership computed a little later is the only loss if all tries fail.
             let mut sync = self.sync.lock();
-            sync.waiting.push(Box::new(|_| {}));
+            sync.is_capture_due = true;
             sync.jobs.push_back(Job::DropLeaves { tries: tries - 1 });
         }
     }
@@ -320,12 +368,7 @@ impl Volume {
                 errno: self.failed.load(Ordering::SeqCst),
             });
         }
-        let mut sync = self.sync.lock();
-        if sync.waiting.is_empty() && sync.jobs.is_empty() {
-            sync.is_busy = false;
-        } else {
-            drop(sync);
-            self.start_round();
-        }
+        self.sync.lock().is_capturing = false;
+        self.advance();
     }
 }

@@ -15,6 +15,8 @@ use crate::backing::{IoError, Patience};
 use crate::map::EXTENT_BYTES;
 
 pub const SLOTS_PER_FILE: u32 = 16384;
+/// Syncs of one file beside each other, each on a descriptor of its own (see sync.rs).
+pub const SYNCS_MAX: usize = 4;
 const FILES_PER_SHELF: usize = 1024;
 const SHELVES: usize = 256;
 
@@ -22,6 +24,8 @@ pub struct ExtentFile {
     number: u32,
     path: PathBuf,
     file: OnceLock<File>,
+    /// For syncs beside the first.
+    others: [OnceLock<File>; SYNCS_MAX - 1],
     poisoned: AtomicBool,
 }
 
@@ -38,13 +42,17 @@ impl ExtentFile {
         if let Some(file) = self.file.get() {
             return Ok(file);
         }
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .open(&self.path)
-            .map_err(|_| IoError::Failed)?;
+        let file = self.open().map_err(|_| IoError::Failed)?;
         // Two threads may open it at once; the loser's descriptor is closed.
         Ok(self.file.get_or_init(|| file))
+    }
+
+    fn open(&self) -> std::io::Result<File> {
+        File::options().read(true).write(true).open(&self.path)
+    }
+
+    pub fn number(&self) -> u32 {
+        self.number
     }
 
     pub fn read(
@@ -132,10 +140,28 @@ impl ExtentFile {
 
     /// Law 5: an error is final for the file.
     pub fn sync(&self) -> Result<(), Errno> {
-        if self.poisoned.load(Ordering::SeqCst) {
+        self.sync_in(0)
+    }
+
+    /// Whether a sync in this slot has a descriptor; opens it.
+    pub fn is_open_for_sync(&self, slot: usize) -> bool {
+        let Some(cell) = slot.checked_sub(1).and_then(|other| self.others.get(other)) else {
+            return self.opened().is_ok();
+        };
+        if cell.get().is_none()
+            && let Ok(file) = self.open()
+        {
+            let _ = cell.set(file);
+        }
+        cell.get().is_some()
+    }
+
+    pub fn sync_in(&self, slot: usize) -> Result<(), Errno> {
+        if self.poisoned.load(Ordering::SeqCst) || !self.is_open_for_sync(slot) {
             return Err(Errno::IO);
         }
-        let Ok(file) = self.opened() else {
+        let other = slot.checked_sub(1).and_then(|other| self.others.get(other));
+        let Some(file) = other.unwrap_or(&self.file).get() else {
             return Err(Errno::IO);
         };
         loop {
@@ -212,6 +238,7 @@ impl FileTable {
             number,
             path,
             file: OnceLock::new(),
+            others: Default::default(),
             poisoned: AtomicBool::new(false),
         })));
         true
@@ -261,7 +288,10 @@ impl Default for Touched {
 impl Touched {
     /// After the data were written and before the reply or the entry (so that a capture which sees the entry sees this).
     pub fn add(&self, extent: u32) {
-        let number = extent / SLOTS_PER_FILE;
+        self.add_file(extent / SLOTS_PER_FILE);
+    }
+
+    pub fn add_file(&self, number: u32) {
         if let Some(shelf) = self
             .shelves
             .get((number / FILES_PER_TOUCHED_SHELF) as usize)

@@ -15,5 +15,6 @@ pub mod plane;
 pub mod quiesce;
 pub mod server;
 pub mod stats;
+pub mod sync;
 pub mod volume;
 pub mod work;
