@@ -22,7 +22,7 @@ import { dirname, join, relative } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
 export const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
-const CACHE = join(ROOT, '.cache');
+export const CACHE = join(ROOT, '.cache');
 const ADDON = join(ROOT, 'native', 'quarry.node');
 const BINDING_TYPES = join(ROOT, 'src', 'native', 'binding.d.ts');
 const MAIN = join(ROOT, 'dist', 'cli', 'main.js');
@@ -32,11 +32,11 @@ const NODE_MIN = [20, 19];
 
 // ---- small pieces ----------------------------------------------------------------------------------------------
 
-function say(text) {
+export function say(text) {
   process.stderr.write(`quarry: ${text}\n`);
 }
 
-class StepFailed extends Error {}
+export class StepFailed extends Error {}
 
 /** Runs a command in the checkout. `quiet` keeps its output back unless it fails; else it goes to standard error. */
 export function command(program, args, { quiet = false, showFailure = true, env = process.env, stdout = 2 } = {}) {
@@ -60,7 +60,7 @@ export function command(program, args, { quiet = false, showFailure = true, env 
   });
 }
 
-async function must(program, args, options) {
+export async function must(program, args, options) {
   const { code } = await command(program, args, options);
   if (code !== 0)
     throw new StepFailed(`\`${[program.replace(`${ROOT}/`, ''), ...args].join(' ')}\` failed with exit code ${code}`);
@@ -99,9 +99,6 @@ function setStamp(name, digest) {
   writeFileSync(join(CACHE, `${name}.stamp`), digest);
 }
 
-/**
- * Two builds in one checkout would write the same files: the second waits. A lock whose process is gone is taken over.
- */
 function isAlive(pid) {
   try {
     process.kill(pid, 0);
@@ -111,9 +108,13 @@ function isAlive(pid) {
   }
 }
 
-async function locked(work) {
+/**
+ * Two makers of one thing in one checkout would write the same files: the second waits, and then finds it made. A lock
+ * whose process is gone is taken over.
+ */
+export async function locked(what, work) {
   mkdirSync(CACHE, { recursive: true });
-  const path = join(CACHE, 'bootstrap.lock');
+  const path = join(CACHE, `${what}.lock`);
   let told = false;
   for (;;) {
     try {
@@ -132,7 +133,7 @@ async function locked(work) {
       rmSync(path, { force: true });
       continue;
     }
-    if (!told) say(`waiting for another build in this checkout (process ${owner})`);
+    if (!told) say(`waiting for another run that makes the same (${what}, process ${owner})`);
     told = true;
     await new Promise((resolve) => setTimeout(resolve, 200));
   }
@@ -239,7 +240,7 @@ export async function build(what = 'all') {
   checkNode();
   const steps = { all: [buildNative, buildTypeScript], native: [buildNative], typescript: [buildTypeScript] }[what];
   if (!steps) throw new StepFailed(`nothing is called \`${what}\` to build: all, native or typescript`);
-  await locked(async () => {
+  await locked('bootstrap', async () => {
     await installPackages();
     for (const step of steps) await step();
   });
