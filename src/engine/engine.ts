@@ -13,7 +13,7 @@ import { Failure } from '../base/errors.ts';
 import type { Files } from '../base/files.ts';
 import { type EngineRecord, encodeRecord } from '../format/record.ts';
 import { Journal } from '../journal/journal.ts';
-import { BLOCK_BYTES, EXTENT_BYTES, type Plane } from '../native/plane.ts';
+import { BLOCK_BYTES, EXTENT_BYTES, type ExportMode, type Plane } from '../native/plane.ts';
 import { Checkpointer } from './checkpointer.ts';
 import { diffOf, type MapRange, mapOf } from './diff.ts';
 import { Exports, lineageOf, type Opened } from './exports.ts';
@@ -50,7 +50,7 @@ export const DEFAULT_ENGINE_OPTIONS: EngineOptions = {
   cleanPagesMax: 4096,
 };
 
-type Parked = { readonly number: number; readonly mode: { readOnly: boolean; description: string } };
+type Parked = { readonly number: number; readonly mode: ExportMode };
 
 export async function openEngine(parts: EngineParts): Promise<Engine> {
   const options = { ...DEFAULT_ENGINE_OPTIONS, ...parts.options };
@@ -435,17 +435,19 @@ class PoolEngine implements Engine {
     }
   }
 
-  async publish(options: { name: string; targetId: string; readOnly: boolean; description: string }): Promise<void> {
-    const { name, targetId, description } = options;
+  async publish(options: { name: string; targetId: string } & ExportMode): Promise<void> {
+    const { name, targetId, isListed, description } = options;
     await this.#inTurn(targetId, async () => {
       const object = this.#find(targetId);
       const readOnly = options.readOnly || object.kind === 'snapshot';
       const current = this.#exports.named(name);
-      const isSame = current?.object === object && current.names.get(name)?.readOnly === readOnly;
-      if (isSame) return;
-      if (current !== undefined) await this.#exports.unpublish(name);
+      const mode = current?.names.get(name);
+      const isSame = current?.object === object && mode?.readOnly === readOnly;
+      if (isSame && mode?.isListed === isListed) return;
+      // Whether it is listed concerns no connection.
+      if (current !== undefined && !isSame) await this.#exports.unpublish(name);
       this.#parked.delete(name);
-      this.#exports.publish(this.#exports.open(object), name, { readOnly, description });
+      this.#exports.publish(this.#exports.open(object), name, { readOnly, isListed, description });
     });
   }
 

@@ -3,14 +3,14 @@
  * publish, closed when they are deleted or reverted.
  */
 
-import type { Plane, VolumeHandle } from '../native/plane.ts';
+import type { ExportMode, Plane, VolumeHandle } from '../native/plane.ts';
 import type { State, StoredObject } from './state.ts';
 
 export type Opened = {
   readonly handle: VolumeHandle;
   readonly object: StoredObject;
   /** Export names with their modes. */
-  readonly names: Map<string, { readOnly: boolean; description: string }>;
+  readonly names: Map<string, ExportMode>;
   /** Freezes asked for whose record is not applied yet: meanwhile no leaf may be given with own entries. */
   freezing: number;
   /** Why it refuses I/O; final while it is open. */
@@ -56,7 +56,7 @@ export class Exports {
     return opened;
   }
 
-  publish(opened: Opened, name: string, mode: { readOnly: boolean; description: string }): void {
+  publish(opened: Opened, name: string, mode: ExportMode): void {
     this.#plane.publish({ name, handle: opened.handle, ...mode });
     opened.names.set(name, mode);
     this.#byName.set(name, opened);

@@ -2,7 +2,7 @@
 
 import type { Clock } from '../base/clock.ts';
 import type { Files } from '../base/files.ts';
-import type { Plane } from '../native/plane.ts';
+import type { ExportMode, Plane } from '../native/plane.ts';
 import type { MapRange } from './diff.ts';
 
 export type EngineOptions = {
@@ -43,7 +43,7 @@ export interface Engine {
   createSnapshots(options: readonly { id: string; volumeId: string }[]): Promise<void>;
   setLimits(options: { id: string; limits: unknown }): Promise<void>;
   revertVolume(options: { id: string; snapshotId: string }): Promise<void>;
-  publish(options: { name: string; targetId: string; readOnly: boolean; description: string }): Promise<void>;
+  publish(options: { name: string; targetId: string } & ExportMode): Promise<void>;
   unpublish(name: string): Promise<void>;
   map(id: string): Promise<MapRange[]>;
   diff(options: { fromId: string | null; toId: string }): Promise<MapRange[]>;

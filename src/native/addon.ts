@@ -5,7 +5,7 @@
 
 import { createRequire } from 'node:module';
 import type { NativePlane } from './binding.d.ts';
-import type { Plane, PlaneEvent, PlaneStats, VolumeHandle, VolumeStats } from './plane.ts';
+import type { ExportMode, Plane, PlaneEvent, PlaneStats, VolumeHandle, VolumeStats } from './plane.ts';
 import { CHANGE_WORDS, NO_VOLUME_STATS } from './plane.ts';
 
 type Binding = {
@@ -124,8 +124,8 @@ class AddonPlane implements Plane {
     this.#native.resizeVolume(handle, sizeBytes);
   }
 
-  publish(options: { name: string; handle: VolumeHandle; readOnly: boolean; description: string }): void {
-    this.#native.publish(options.name, options.handle, options.readOnly, options.description);
+  publish({ name, handle, ...mode }: { name: string; handle: VolumeHandle } & ExportMode): void {
+    this.#native.publish(name, handle, mode);
   }
 
   async unpublish(name: string): Promise<void> {

@@ -10,7 +10,7 @@ export declare class NativePlane {
   openVolume(handle: number, sizeBytes: number, readOnly: boolean): void
   closeVolume(handle: number, id: number): void
   resizeVolume(handle: number, sizeBytes: number): void
-  publish(name: string, handle: number, readOnly: boolean, description: string): void
+  publish(name: string, handle: number, mode: ExportMode): void
   unpublish(name: string, id: number): void
   loadLeaf(handle: number, leaf: number, page: Uint8Array): boolean
   failLeaf(handle: number, leaf: number): void
@@ -31,6 +31,12 @@ export declare class NativePlane {
   volumeStats(handle: number): VolumeStats | null
   /** Stops serving; resolves when every connection is closed. */
   close(graceMs: number): Promise<void>
+}
+
+export interface ExportMode {
+  readOnly: boolean
+  isListed: boolean
+  description: string
 }
 
 /** sd_notify(3): one datagram to the service manager's socket, which Node cannot send. */

@@ -96,6 +96,9 @@ export type PlaneEvent =
   /** A sync of an extent file failed: final for every volume in that file. The plane already refuses their I/O. */
   | { readonly kind: 'failed'; readonly handle: VolumeHandle; readonly fileNumber: number; readonly errno: number };
 
+/** How an export is shown to clients. */
+export type ExportMode = { readonly readOnly: boolean; readonly isListed: boolean; readonly description: string };
+
 export interface Plane {
   /** Binds and serves; resolves with the addresses as bound (a port 0 is replaced). `unix:PATH` or `host:port`. */
   listen(address: string): Promise<string>;
@@ -111,7 +114,8 @@ export interface Plane {
   /** Grow only. */
   resizeVolume(handle: VolumeHandle, sizeBytes: number): void;
 
-  publish(options: { name: string; handle: VolumeHandle; readOnly: boolean; description: string }): void;
+  /** Again for the same volume and mode: only whether it is listed changes. What is not listed is found by its exact name alone. */
+  publish(options: { name: string; handle: VolumeHandle } & ExportMode): void;
   /** No new connection finds the name; connections made through it are fenced and closed; then resolves. */
   unpublish(name: string): Promise<void>;
 

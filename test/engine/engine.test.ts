@@ -29,6 +29,16 @@ describe('volumes', () => {
     expectAll(await pool.read(A, 0, BLOCK), BLOCK, 0);
   });
 
+  it('are published listed or not, and change that under the same name', async () => {
+    const pool = await openPool(newDisk());
+    await pool.engine.createVolume({ id: A, sizeBytes: GIB, sourceId: null });
+    const export_ = { name: 'secret', targetId: A, readOnly: false, description: '' };
+    await pool.engine.publish({ ...export_, isListed: false });
+    expect(pool.plane.listed()).not.toContain('secret');
+    await pool.engine.publish({ ...export_, isListed: true });
+    expect(pool.plane.listed()).toContain('secret');
+  });
+
   it('keep what was flushed when the power fails', async () => {
     const pool = await openPool(newDisk());
     await pool.engine.createVolume({ id: A, sizeBytes: GIB, sourceId: null });

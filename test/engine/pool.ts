@@ -56,7 +56,7 @@ export async function openPool(disk: SimDisk, options: Partial<EngineOptions> = 
   });
   opened = engine;
   const handle = async (id: string): Promise<number> => {
-    await engine.publish({ name: id, targetId: id, readOnly: false, description: '' });
+    await engine.publish({ name: id, targetId: id, readOnly: false, isListed: true, description: '' });
     return plane.handleOf(id);
   };
   return {

@@ -316,7 +316,7 @@ export class World {
 
   async #handle(thing: Thing): Promise<number> {
     const readOnly = thing.kind === 'snapshot';
-    await this.#engine.publish({ name: thing.id, targetId: thing.id, readOnly, description: '' });
+    await this.#engine.publish({ name: thing.id, targetId: thing.id, readOnly, isListed: true, description: '' });
     return this.#plane.handleOf(thing.id);
   }
 

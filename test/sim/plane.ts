@@ -9,6 +9,7 @@ import {
   BLOCK_BYTES,
   ENTRY_OWN,
   EXTENT_BYTES,
+  type ExportMode,
   LEAF_BASES_OFFSET,
   LEAF_BYTES,
   LEAF_ENTRIES,
@@ -112,7 +113,7 @@ export class SimPlane implements Plane {
   #events: PlaneEvent[] = [];
   readonly #files = new Map<number, { readonly path: string; file: OpenFile | null }>();
   readonly #volumes = new Map<VolumeHandle, SimVolume>();
-  readonly #exports = new Map<string, VolumeHandle>();
+  readonly #exports = new Map<string, { handle: VolumeHandle } & ExportMode>();
   readonly #pending = new Map<number, { volume: SimVolume; waiters: Waiter[]; job: Job | null }>();
   #lastToken = 0;
   #epoch = 1;
@@ -130,7 +131,7 @@ export class SimPlane implements Plane {
 
   /** The handle behind an export name. */
   handleOf(name: string): VolumeHandle {
-    const handle = this.#exports.get(name);
+    const handle = this.#exports.get(name)?.handle;
     if (handle === undefined) throw new Error(`no export ${name}`);
     return handle;
   }
@@ -544,9 +545,14 @@ export class SimPlane implements Plane {
     volume.sizeBytes = Math.max(volume.sizeBytes, sizeBytes);
   }
 
-  publish(options: { name: string; handle: VolumeHandle; readOnly: boolean; description: string }): void {
-    this.#volume(options.handle);
-    this.#exports.set(options.name, options.handle);
+  publish({ name, handle, ...mode }: { name: string; handle: VolumeHandle } & ExportMode): void {
+    this.#volume(handle);
+    this.#exports.set(name, { handle, ...mode });
+  }
+
+  /** What a client that asks for a list is told. */
+  listed(): string[] {
+    return [...this.#exports].filter(([, { isListed }]) => isListed).map(([name]) => name);
   }
 
   async unpublish(name: string): Promise<void> {

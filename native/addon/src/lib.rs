@@ -40,6 +40,13 @@ pub struct VolumeStats {
     pub errors: i64,
 }
 
+#[napi(object)]
+pub struct ExportMode {
+    pub read_only: bool,
+    pub is_listed: bool,
+    pub description: String,
+}
+
 #[napi]
 impl NativePlane {
     /// `wake` is called with no arguments when events wait to be drained.
@@ -100,15 +107,14 @@ impl NativePlane {
     }
 
     #[napi]
-    pub fn publish(
-        &self,
-        name: String,
-        handle: u32,
-        read_only: bool,
-        description: String,
-    ) -> Result<()> {
+    pub fn publish(&self, name: String, handle: u32, mode: ExportMode) -> Result<()> {
+        let mode = plane::plane::ExportMode {
+            read_only: mode.read_only,
+            is_listed: mode.is_listed,
+            description: mode.description,
+        };
         self.plane
-            .publish(name, handle, read_only, description)
+            .publish(name, handle, mode)
             .then_some(())
             .ok_or_else(|| refused("unknown handle"))
     }

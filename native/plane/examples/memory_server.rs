@@ -33,6 +33,7 @@ fn main() {
         let spec = ExportSpec {
             backing: backing.clone(),
             read_only: false,
+            is_listed: true,
             description: "a volume in memory".into(),
         };
         server.publish(name.into(), spec);

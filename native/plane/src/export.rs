@@ -1,9 +1,9 @@
 //! The table of published exports: name to backing, and which connections came through which name. The handshake answers
 //! from it and asks nobody.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
@@ -15,6 +15,8 @@ use crate::stats::{Counters, ExportStats};
 pub struct ExportSpec {
     pub backing: Arc<dyn Backing>,
     pub read_only: bool,
+    /// Told to whoever asks for a list. The name of one that is not is a secret: only who knows it finds the export.
+    pub is_listed: bool,
     pub description: String,
 }
 
@@ -24,6 +26,7 @@ pub struct Export {
     pub read_only: bool,
     pub description: String,
     pub counters: Arc<Counters>,
+    is_listed: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -109,8 +112,9 @@ pub struct ExportTable {
 
 #[derive(Default)]
 struct Names {
-    /// Ordered, so that clients list them in a steady order.
-    exports: BTreeMap<String, Arc<Export>>,
+    /// By hash with a secret seed: an ordered table would compare a guess with real names letter by letter, and take the longer
+    /// the more of them were right.
+    exports: HashMap<String, Arc<Export>>,
     /// Withdrawn ones, which live as long as they have connections. An `unpublish` waits for those of its name too: it may be
     /// the second for the name, or the name may have changed hands.
     leaving: Vec<Weak<Export>>,
@@ -127,8 +131,14 @@ impl ExportTable {
         self.names.read().exports.get(name).cloned()
     }
 
+    /// Those that are listed, in a steady order.
     pub fn list(&self) -> Vec<Arc<Export>> {
-        self.names.read().exports.values().cloned().collect()
+        let mut listed: Vec<Arc<Export>> = (self.names.read().exports.values())
+            .filter(|export| export.is_listed.load(Ordering::Relaxed))
+            .cloned()
+            .collect();
+        listed.sort_by(|one, other| one.name.cmp(&other.name));
+        listed
     }
 
     /// A name that is taken by another backing, or in another mode, changes hands: connections through the old one end.
@@ -138,6 +148,7 @@ impl ExportTable {
             && identity(&old.backing) == identity(&spec.backing)
             && old.read_only == spec.read_only
         {
+            old.is_listed.store(spec.is_listed, Ordering::Relaxed);
             return;
         }
         let old = names.remove(&name);
@@ -147,6 +158,7 @@ impl ExportTable {
         let ExportSpec {
             backing,
             read_only,
+            is_listed,
             description,
         } = spec;
         let export = Export {
@@ -155,6 +167,7 @@ impl ExportTable {
             read_only,
             description,
             counters,
+            is_listed: AtomicBool::new(is_listed),
             state: Mutex::default(),
         };
         names.exports.insert(name, Arc::new(export));

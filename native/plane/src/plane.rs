@@ -25,6 +25,13 @@ pub struct Plane {
     pub server: Server,
 }
 
+/// How an export is shown to clients.
+pub struct ExportMode {
+    pub read_only: bool,
+    pub is_listed: bool,
+    pub description: String,
+}
+
 impl Plane {
     /// `wake` is called, from any thread, when the queue of events was empty and no longer is.
     pub fn new(limits: Limits, wake: Box<dyn Fn() + Send + Sync>) -> Plane {
@@ -75,7 +82,7 @@ impl Plane {
             .is_some()
     }
 
-    pub fn publish(&self, name: String, handle: u32, read_only: bool, description: String) -> bool {
+    pub fn publish(&self, name: String, handle: u32, mode: ExportMode) -> bool {
         let Some(backing) = self.volume(handle) else {
             return false;
         };
@@ -83,8 +90,9 @@ impl Plane {
             name,
             ExportSpec {
                 backing,
-                read_only,
-                description,
+                read_only: mode.read_only,
+                is_listed: mode.is_listed,
+                description: mode.description,
             },
         );
         true

@@ -75,6 +75,40 @@ fn list_names_every_export_with_its_description() {
 }
 
 #[test]
+fn what_is_not_listed_is_found_by_its_exact_name_alone() {
+    let fixture = fixture();
+    publish_unlisted(&fixture, "a-secret", false);
+    let mut client = Client::greeted(&fixture.path);
+    let listed = |client: &mut Client| -> Vec<Vec<u8>> {
+        client
+            .ask(3, &[])
+            .iter()
+            .filter(|reply| reply.kind == 2)
+            .map(|reply| reply.data[4..].to_vec())
+            .collect()
+    };
+    assert_eq!(listed(&mut client), [b"diskthe first disk"]);
+    for near in ["a-secre", "a-secrets", "A-secret", "a-secret\0", ""] {
+        assert_eq!(client.ask(6, &info_data(near, &[]))[0].kind, ERR | 6);
+    }
+    assert_eq!(
+        client
+            .ask(7, &info_data("a-secret", &[]))
+            .last()
+            .unwrap()
+            .kind,
+        ACK
+    );
+    assert_eq!(client.write(0, 0, b"hidden"), 0);
+    // Becoming listed, or not any more, disturbs nobody who is connected.
+    publish_unlisted(&fixture, "a-secret", true);
+    assert_eq!(listed(&mut Client::greeted(&fixture.path)).len(), 2);
+    publish_unlisted(&fixture, "a-secret", false);
+    assert_eq!(listed(&mut Client::greeted(&fixture.path)).len(), 1);
+    assert_eq!(client.read(0, 6), b"hidden");
+}
+
+#[test]
 fn info_tells_what_was_asked_and_go_begins_transmission() {
     let fixture = fixture();
     publish_more(&fixture);
@@ -151,6 +185,7 @@ fn a_name_of_4096_bytes_is_served_and_a_longer_one_refused() {
         ExportSpec {
             backing: fixture.memory.clone(),
             read_only: false,
+            is_listed: true,
             description: String::new(),
         },
     );

@@ -48,6 +48,7 @@ fn publishing_the_same_again_keeps_connections_and_another_backing_ends_them() {
     let spec = |backing| ExportSpec {
         backing,
         read_only: false,
+        is_listed: true,
         description: String::new(),
     };
     fixture
@@ -167,6 +168,7 @@ fn unpublish_waits_for_everybody_who_came_through_the_name() {
     let spec = ExportSpec {
         backing: other,
         read_only: false,
+        is_listed: true,
         description: String::new(),
     };
     fixture.server.publish("disk".into(), spec);
@@ -202,6 +204,7 @@ fn publishing_in_another_mode_ends_connections_too() {
     let spec = ExportSpec {
         backing: fixture.memory.clone(),
         read_only: true,
+        is_listed: true,
         description: String::new(),
     };
     fixture.server.publish("disk".into(), spec);
@@ -216,6 +219,7 @@ fn nobody_attaches_to_an_export_that_is_gone() {
     let spec = ExportSpec {
         backing: std::sync::Arc::new(support::memory::Memory::new(4096)),
         read_only: false,
+        is_listed: true,
         description: String::new(),
     };
     table.publish("disk".into(), spec);

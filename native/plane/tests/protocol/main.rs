@@ -50,9 +50,20 @@ fn publish_more(fixture: &Fixture) {
     let spec = |read_only| ExportSpec {
         backing: fixture.memory.clone(),
         read_only,
+        is_listed: true,
         description: String::new(),
     };
     fixture.server.publish("a-copy".into(), spec(true));
+}
+
+fn publish_unlisted(fixture: &Fixture, name: &str, is_listed: bool) {
+    let spec = ExportSpec {
+        backing: fixture.memory.clone(),
+        read_only: false,
+        is_listed,
+        description: String::new(),
+    };
+    fixture.server.publish(name.into(), spec);
 }
 
 /// Counters are written after the reply that they count, so a test may have to wait a moment.

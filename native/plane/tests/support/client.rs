@@ -34,6 +34,7 @@ pub fn fixture_with(limits: Limits, size: u64) -> Fixture {
         ExportSpec {
             backing: memory.clone(),
             read_only: false,
+            is_listed: true,
             description: "the first disk".into(),
         },
     );
