@@ -10,10 +10,14 @@ import { Failure } from '../base/errors.ts';
 import { realFiles } from '../base/files.ts';
 import { type Engine, openEngine } from '../engine/engine.ts';
 import { createPlane } from '../native/addon.ts';
-import type { Plane } from '../native/plane.ts';
+import type { Plane, TlsOptions } from '../native/plane.ts';
 import type { LocalReply, LocalRequest, PlainFailure } from './local.ts';
 
-type WorkerOptions = { readonly dataDir: string; readonly nbdAddresses: readonly string[] };
+type WorkerOptions = {
+  readonly dataDir: string;
+  readonly nbdAddresses: readonly string[];
+  readonly nbdTls: TlsOptions | null;
+};
 
 function plainFailure(error: unknown): PlainFailure {
   if (error instanceof Failure) return { code: error.code, fields: error.fields };
@@ -38,6 +42,8 @@ async function main(): Promise<void> {
       // Law 5: the main thread ends the process; until then nothing is acknowledged.
       onFatal: (error) => send({ kind: 'unable', failure: plainFailure(error) }),
     });
+    // Before the first client can come.
+    if (options.nbdTls !== null) plane.setTls(options.nbdTls);
     const nbdAddresses: string[] = [];
     for (const address of options.nbdAddresses) nbdAddresses.push(await plane.listen(address));
     send({ kind: 'ready', nbdAddresses });
@@ -63,6 +69,7 @@ async function answer(engine: Engine, plane: Plane, request: LocalRequest): Prom
     await engine.close();
     return null;
   }
+  if (request.method === 'setTls') return plane.setTls(request.argument as TlsOptions);
   const method = engine[request.method] as (argument: unknown) => Promise<unknown>;
   return method.call(engine, request.argument);
 }

@@ -5,10 +5,11 @@
 
 import { Worker } from 'node:worker_threads';
 import { Failure, type FailureCode, failureFrom } from '../base/errors.ts';
+import type { TlsOptions } from '../native/plane.ts';
 import type { BackendEvent, VolumeBackend } from './backend.ts';
 
 /** Calls that cross the border; `usage` and the rest take at most one argument. */
-export type LocalMethod = keyof VolumeBackend;
+export type LocalMethod = keyof VolumeBackend | 'setTls';
 export type LocalRequest = { readonly id: number; readonly method: LocalMethod; readonly argument: unknown };
 
 export type LocalReply =
@@ -26,17 +27,24 @@ export type PlainFailure =
 export type LocalOptions = {
   readonly dataDir: string;
   readonly nbdAddresses: readonly string[];
+  readonly nbdTls: TlsOptions | null;
   readonly onEvent: (event: BackendEvent) => void;
   /** The store can no longer keep its promises (its journal failed, its thread died): the process has to end. */
   readonly onFatal: (error: Error) => void;
 };
 
-export type LocalBackend = VolumeBackend & { readonly nbdAddresses: readonly string[] };
+export type LocalBackend = VolumeBackend & {
+  readonly nbdAddresses: readonly string[];
+  /** As at the start. */
+  readonly nbdRequiresTls: boolean;
+  /** New certificates, for connections made from now on. */
+  setTls(options: TlsOptions): Promise<void>;
+};
 
 export async function createLocalBackend(options: LocalOptions): Promise<LocalBackend> {
   const file = import.meta.url.endsWith('.ts') ? '../../dist/backend/local-worker.js' : './local-worker.js';
   const worker = new Worker(new URL(file, import.meta.url), {
-    workerData: { dataDir: options.dataDir, nbdAddresses: options.nbdAddresses },
+    workerData: { dataDir: options.dataDir, nbdAddresses: options.nbdAddresses, nbdTls: options.nbdTls },
     name: 'engine',
   });
   const calls = new Calls(worker, options);
@@ -47,6 +55,8 @@ export async function createLocalBackend(options: LocalOptions): Promise<LocalBa
       calls.call(method, argument) as Promise<T>;
   return {
     nbdAddresses,
+    nbdRequiresTls: options.nbdTls?.isRequired === true,
+    setTls: call('setTls'),
     createVolume: call('createVolume'),
     delete: call('delete'),
     resizeVolume: call('resizeVolume'),

@@ -42,7 +42,7 @@ export type Settings = {
 
 export type ControlOptions = {
   readonly catalog: Catalog;
-  readonly backend: VolumeBackend & { readonly nbdAddresses: readonly string[] };
+  readonly backend: VolumeBackend & { readonly nbdAddresses: readonly string[]; readonly nbdRequiresTls?: boolean };
   readonly log: Log;
   readonly metrics: Metrics;
   readonly settings: Settings;

@@ -102,10 +102,12 @@ export class Exports {
 
   exportsOf(targetId: string): Export[] {
     const found: Export[] = [];
+    const { backend } = this.#control;
+    const scheme = backend.nbdRequiresTls === true ? 'nbds' : 'nbd';
     for (const [name, target] of this.#published) {
       if (target.targetId !== targetId) continue;
-      for (const address of this.#control.backend.nbdAddresses)
-        found.push({ name, address, uri: nbdUri(address, name), readOnly: target.readOnly });
+      for (const address of backend.nbdAddresses)
+        found.push({ name, address, uri: nbdUri(address, name, scheme), readOnly: target.readOnly });
     }
     return found.sort((a, b) => Number(b.name === targetId) - Number(a.name === targetId));
   }
@@ -179,8 +181,9 @@ function snapshotTarget(row: SnapshotRow): Target {
   return { targetId: row.id, readOnly: true, description: `snapshot ${row.name ?? row.id}` };
 }
 
-export function nbdUri(address: string, name: string): string {
-  if (!address.startsWith('unix:')) return `nbd://${address}/${encodeURIComponent(name)}`;
+/** `nbds` where the server turns away who does not speak TLS. */
+export function nbdUri(address: string, name: string, scheme: 'nbd' | 'nbds' = 'nbd'): string {
+  if (!address.startsWith('unix:')) return `${scheme}://${address}/${encodeURIComponent(name)}`;
   const path = address.slice('unix:'.length).split('/').map(encodeURIComponent).join('/');
-  return `nbd+unix:///${encodeURIComponent(name)}?socket=${path}`;
+  return `${scheme}+unix:///${encodeURIComponent(name)}?socket=${path}`;
 }

@@ -9,6 +9,7 @@ import { parse as parseToml, TomlError } from 'smol-toml';
 import { Failure } from '../base/errors.ts';
 import { isLogLevel, LOG_LEVELS, type LogFormat, type LogLevel } from '../base/log.ts';
 import { QUOTA_RESOURCES, type QuotaDefaults } from '../control/control.ts';
+import type { TlsOptions } from '../native/plane.ts';
 import { type Address, isLoopback, parseAddress, splitAddresses } from './address.ts';
 
 /** As the command line gives them; whatever is absent comes from the file or is the default. */
@@ -17,6 +18,10 @@ export type ServeFlags = {
   readonly config?: string | undefined;
   readonly api?: string | readonly string[] | undefined;
   readonly nbd?: string | readonly string[] | undefined;
+  readonly nbdTls?: string | undefined;
+  readonly nbdTlsCert?: string | undefined;
+  readonly nbdTlsKey?: string | undefined;
+  readonly nbdTlsClientCa?: string | undefined;
   readonly auth?: string | undefined;
   readonly insecure?: boolean | undefined;
   readonly catalog?: string | undefined;
@@ -29,6 +34,7 @@ export type Config = {
   readonly dataDir: string;
   readonly api: readonly Address[];
   readonly nbd: readonly string[];
+  readonly nbdTls: TlsOptions | null;
   readonly auth: 'none';
   readonly catalogPath: string;
   readonly logLevel: LogLevel;
@@ -46,6 +52,10 @@ const KEYS = {
   data: 'text',
   api: 'texts',
   nbd: 'texts',
+  nbd_tls: 'text',
+  nbd_tls_cert: 'text',
+  nbd_tls_key: 'text',
+  nbd_tls_client_ca: 'text',
   auth: 'text',
   insecure: 'truth',
   catalog: 'text',
@@ -72,12 +82,21 @@ export function readConfig(flags: ServeFlags, options: { isTerminal: boolean }):
   const auth = authOf(text('auth', flags.auth) ?? 'none');
   const api = texts('api', flags.api, '127.0.0.1:8776').map((address) => parseAddress('api', address));
   const nbd = texts('nbd', flags.nbd, `unix:${dataDir}/nbd.sock`).map((address) => parseAddress('nbd', address));
-  if (!insecure) for (const address of [...api, ...nbd]) requireLoopback(address);
+  const nbdTls = tlsOf({
+    mode: text('nbd_tls', flags.nbdTls) ?? 'off',
+    certificate: text('nbd_tls_cert', flags.nbdTlsCert),
+    key: text('nbd_tls_key', flags.nbdTlsKey),
+    clientCa: text('nbd_tls_client_ca', flags.nbdTlsClientCa),
+  });
+  // Whoever shows a certificate of the authority has been let in by somebody.
+  const isNbdGuarded = nbdTls?.isRequired === true && nbdTls.clientCa !== undefined;
+  if (!insecure) for (const address of isNbdGuarded ? api : [...api, ...nbd]) requireLoopback(address);
   refuseBackups(text('backups', flags.backups));
   return {
     dataDir,
     api,
     nbd: nbd.map((address) => address.text),
+    nbdTls,
     auth,
     catalogPath: catalogPathOf(text('catalog', flags.catalog) ?? `sqlite:${dataDir}/catalog.db`),
     logLevel: logLevelOf(text('log_level', flags.logLevel) ?? 'info'),
@@ -152,6 +171,23 @@ function authOf(word: string): 'none' {
   if (word === 'token' || word === 'keystone')
     throw new Failure('not_supported', { reason: `--auth ${word} is not built yet; only --auth none is.` });
   throw refuse(`--auth is '${word}', but must be none, token or keystone.`);
+}
+
+type TlsTexts = Readonly<Record<'mode' | 'certificate' | 'key' | 'clientCa', string | undefined>>;
+
+/** The files are read, and refused if they are not what they should be, by the plane. */
+function tlsOf({ mode, certificate, key, clientCa }: TlsTexts): TlsOptions | null {
+  if (mode === 'off') {
+    if (certificate ?? key ?? clientCa)
+      throw refuse('--nbd-tls-cert, --nbd-tls-key and --nbd-tls-client-ca need --nbd-tls allow or require.');
+    return null;
+  }
+  if (mode !== 'allow' && mode !== 'require')
+    throw refuse(`--nbd-tls is '${mode}', but must be off, allow or require.`);
+  if (certificate === undefined || key === undefined)
+    throw refuse(`--nbd-tls ${mode} needs --nbd-tls-cert and --nbd-tls-key.`);
+  const files = { certificate: resolve(certificate), key: resolve(key), isRequired: mode === 'require' };
+  return clientCa === undefined ? files : { ...files, clientCa: resolve(clientCa) };
 }
 
 function requireLoopback(address: Address): void {

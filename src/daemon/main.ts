@@ -52,7 +52,7 @@ export async function runServe(flags: ServeFlags, surroundings: Partial<Surround
   const wired = await wire({ config, log, version, createBackend: around.createBackend, onFatal });
   const listeners: Listener[] = [];
   const notify = openNotify({ socket: around.notifySocket, send: around.sendDatagram, log });
-  const stopReloading = around.onReload(() => reload(flags, around, log));
+  const stopReloading = around.onReload(() => void reload({ flags, around, log, wired }));
   try {
     for (const address of config.api) listeners.push(await listen(wired.server, address));
     around.print(readyLine({ config, wired, listeners, version }));
@@ -108,11 +108,16 @@ function readyLine(about: { config: Config; wired: Wired; listeners: readonly Li
   });
 }
 
-function reload(flags: ServeFlags, around: Surroundings, log: RootLog): void {
+type Reload = { flags: ServeFlags; around: Surroundings; log: RootLog; wired: Wired };
+
+/** Turning TLS on or off waits for the next start; new certificates, a new authority and allow or require do not. */
+async function reload({ flags, around, log, wired }: Reload): Promise<void> {
   try {
-    const { logLevel } = readConfig(flags, around);
+    const { logLevel, nbdTls } = readConfig(flags, around);
+    if (nbdTls !== null) await wired.setTls(nbdTls);
     log.setLevel(logLevel);
-    log.info({ logLevel }, 'configuration read again: the log level applies at once, the rest at the next start');
+    const applied = 'configuration read again: log level and TLS files apply at once, the rest at the next start';
+    log.info({ logLevel, tls: nbdTls !== null }, applied);
   } catch (error) {
     log.error({ err: error }, 'the configuration could not be read again and stays as it is');
   }

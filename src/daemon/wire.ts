@@ -13,13 +13,19 @@ import type { Log } from '../base/log.ts';
 import { openMetrics } from '../base/metrics.ts';
 import { openSqliteCatalog } from '../catalog/sqlite.ts';
 import { Control } from '../control/control.ts';
+import type { TlsOptions } from '../native/plane.ts';
 import type { Config } from './config.ts';
 
-export type WiredBackend = VolumeBackend & { readonly nbdAddresses: readonly string[] };
+export type WiredBackend = VolumeBackend & {
+  readonly nbdAddresses: readonly string[];
+  readonly nbdRequiresTls?: boolean;
+  setTls?(options: TlsOptions): Promise<void>;
+};
 
 export type BackendOptions = {
   readonly dataDir: string;
   readonly nbdAddresses: readonly string[];
+  readonly nbdTls: TlsOptions | null;
   readonly onEvent: (event: BackendEvent) => void;
   readonly onFatal: (error: Error) => void;
 };
@@ -29,6 +35,7 @@ export type CreateBackend = (options: BackendOptions) => Promise<WiredBackend>;
 export type Wired = {
   readonly control: Control;
   readonly server: Server;
+  readonly setTls: (options: TlsOptions) => Promise<void>;
   /** Everything but the sockets. */
   close(): Promise<void>;
 };
@@ -54,6 +61,7 @@ export async function wire({ config, log, version, createBackend, onFatal }: Wir
   const backend = await createBackend({
     dataDir: config.dataDir,
     nbdAddresses: config.nbd,
+    nbdTls: config.nbdTls,
     onEvent: tell,
     onFatal: (error) => {
       control?.abandon();
@@ -91,6 +99,7 @@ export async function wire({ config, log, version, createBackend, onFatal }: Wir
       return {
         control: running,
         server,
+        setTls: async (options) => backend.setTls?.(options),
         async close() {
           await server.close();
           await running.close();

@@ -4,8 +4,9 @@
  */
 
 import { createRequire } from 'node:module';
+import { Failure } from '../base/errors.ts';
 import type { NativePlane } from './binding.d.ts';
-import type { ExportMode, Plane, PlaneEvent, PlaneStats, VolumeHandle, VolumeStats } from './plane.ts';
+import type { ExportMode, Plane, PlaneEvent, PlaneStats, TlsOptions, VolumeHandle, VolumeStats } from './plane.ts';
 import { CHANGE_WORDS, NO_VOLUME_STATS } from './plane.ts';
 
 type Binding = {
@@ -102,6 +103,14 @@ class AddonPlane implements Plane {
 
   async listen(address: string): Promise<string> {
     return this.#native.listen(address);
+  }
+
+  setTls(options: TlsOptions): void {
+    try {
+      this.#native.setTls(options);
+    } catch (error) {
+      throw new Failure('bad_request', { reason: `TLS for NBD: ${(error as Error).message}` });
+    }
   }
 
   registerFile(fileNumber: number, path: string): void {

@@ -5,6 +5,8 @@ export declare class NativePlane {
   /** `wake` is called with no arguments when events wait to be drained. */
   constructor(wake: () => void)
   listen(address: string): string
+  /** Reads the files; they hold for handshakes that begin from now on. Fails with nothing changed. */
+  setTls(options: TlsOptions): void
   registerFile(number: number, path: string): void
   forgetFile(number: number): void
   openVolume(handle: number, sizeBytes: number, readOnly: boolean): void
@@ -47,6 +49,14 @@ export interface ServerStats {
   connectionsTotal: number
   handshakesFailed: number
   panics: number
+}
+
+/** Paths of PEM files. */
+export interface TlsOptions {
+  certificate: string
+  key: string
+  clientCa?: string
+  isRequired: boolean
 }
 
 export interface VolumeStats {

@@ -96,12 +96,23 @@ export type PlaneEvent =
   /** A sync of an extent file failed: final for every volume in that file. The plane already refuses their I/O. */
   | { readonly kind: 'failed'; readonly handle: VolumeHandle; readonly fileNumber: number; readonly errno: number };
 
+/** PEM files for TLS; with `clientCa` only clients with a certificate from it get in. */
+export type TlsOptions = {
+  readonly certificate: string;
+  readonly key: string;
+  readonly clientCa?: string;
+  /** Clients without TLS are turned away, instead of being served too. */
+  readonly isRequired: boolean;
+};
+
 /** How an export is shown to clients. */
 export type ExportMode = { readonly readOnly: boolean; readonly isListed: boolean; readonly description: string };
 
 export interface Plane {
   /** Binds and serves; resolves with the addresses as bound (a port 0 is replaced). `unix:PATH` or `host:port`. */
   listen(address: string): Promise<string>;
+  /** Reads the files; they hold for connections made from now on. Throws what is wrong with them, with nothing changed. */
+  setTls(options: TlsOptions): void;
 
   /** Tells where an extent file lies; opened on first use. `forgetFile` closes it (before unlink). */
   registerFile(fileNumber: number, path: string): void;

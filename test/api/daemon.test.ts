@@ -57,6 +57,8 @@ async function get(url: string, path: string): Promise<number> {
   return statusCode;
 }
 
+const TLS = { nbdTls: 'require', nbdTlsCert: 'cert', nbdTlsKey: 'key' } as const;
+
 describe('the daemon', () => {
   test('says when it serves, answers at every address, and stops cleanly', async () => {
     using folder = new Folder();
@@ -169,6 +171,12 @@ describe('settings', () => {
     [{ api: '0.0.0.0:8776' }, 'bad_request', 'or say --insecure'],
     [{ api: 'example.com:8776' }, 'bad_request', 'or say --insecure'],
     [{ nbd: '[::]:10809' }, 'bad_request', 'or say --insecure'],
+    [{ nbdTls: 'maybe' }, 'bad_request', "--nbd-tls is 'maybe'"],
+    [{ nbdTls: 'require', nbdTlsCert: 'a' }, 'bad_request', '--nbd-tls require needs'],
+    [{ nbdTlsClientCa: 'ca' }, 'bad_request', 'need --nbd-tls allow or require'],
+    [{ ...TLS, nbd: '0.0.0.0:1' }, 'bad_request', 'or say --insecure'],
+    [{ ...TLS, nbdTls: 'allow', nbdTlsClientCa: 'ca', nbd: '0.0.0.0:1' }, 'bad_request', 'or say --insecure'],
+    [{ ...TLS, nbdTlsClientCa: 'ca', api: '0.0.0.0:1' }, 'bad_request', 'or say --insecure'],
     [{ api: '8776' }, 'bad_request', 'neither host:port nor unix:PATH'],
     [{ api: '127.0.0.1:99999' }, 'bad_request', 'neither host:port nor unix:PATH'],
     [{ nbd: `unix:/${'x'.repeat(120)}` }, 'bad_request', 'sockets allow 107'],
@@ -182,5 +190,7 @@ describe('settings', () => {
   test('loopback and, when spelled out, everything else is accepted without authentication', () => {
     for (const api of ['127.0.0.1:1', '127.9.9.9:1', 'localhost:1', '[::1]:1', 'unix:/a']) read({ api });
     read({ api: '0.0.0.0:1', nbd: '0.0.0.0:2', insecure: true });
+    const guarded = read({ ...TLS, nbdTlsClientCa: 'ca', nbd: '0.0.0.0:2' });
+    expect(guarded.nbdTls).toMatchObject({ isRequired: true, clientCa: expect.stringMatching(/^\/.*\/ca$/) });
   });
 });

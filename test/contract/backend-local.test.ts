@@ -11,6 +11,7 @@ backendContract('local', async () => {
   const backend = await createLocalBackend({
     dataDir: folder.path,
     nbdAddresses: [`unix:${socket}`],
+    nbdTls: null,
     onEvent: () => {},
     onFatal: (error) => {
       throw error;

@@ -103,4 +103,6 @@ describe('names of exports', () => {
 test('URIs escape what has a meaning in them', () => {
   expect(nbdUri('unix:/run/my pool/nbd.sock', 'a/b?c')).toBe('nbd+unix:///a%2Fb%3Fc?socket=/run/my%20pool/nbd.sock');
   expect(nbdUri('127.0.0.1:10809', 'é')).toBe('nbd://127.0.0.1:10809/%C3%A9');
+  expect(nbdUri('unix:/run/nbd.sock', 'a', 'nbds')).toBe('nbds+unix:///a?socket=/run/nbd.sock');
+  expect(nbdUri('host:1', 'a', 'nbds')).toBe('nbds://host:1/a');
 });

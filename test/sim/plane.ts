@@ -516,6 +516,8 @@ export class SimPlane implements Plane {
     return address;
   }
 
+  setTls(): void {}
+
   registerFile(fileNumber: number, path: string): void {
     if (this.#files.has(fileNumber)) throw new Error(`extent file ${fileNumber} is registered twice`);
     this.#files.set(fileNumber, { path, file: null });

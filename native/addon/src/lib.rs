@@ -9,6 +9,7 @@ use napi::bindgen_prelude::{AsyncTask, Buffer, Env, Error, Function, Result, Tas
 use napi::threadsafe_function::ThreadsafeFunctionCallMode;
 use napi_derive::napi;
 use plane::limits::Limits;
+use plane::nbd::tls::{TlsFiles, TlsMode, load};
 
 fn refused(what: &str) -> Error {
     Error::from_reason(what.to_string())
@@ -40,6 +41,15 @@ pub struct VolumeStats {
     pub errors: i64,
 }
 
+/// Paths of PEM files.
+#[napi(object)]
+pub struct TlsOptions {
+    pub certificate: String,
+    pub key: String,
+    pub client_ca: Option<String>,
+    pub is_required: bool,
+}
+
 #[napi(object)]
 pub struct ExportMode {
     pub read_only: bool,
@@ -68,6 +78,23 @@ impl NativePlane {
             .server
             .listen(&address)
             .map_err(|error| Error::from_reason(format!("cannot listen on {address}: {error}")))
+    }
+
+    /// Reads the files; they hold for handshakes that begin from now on. Fails with nothing changed.
+    #[napi]
+    pub fn set_tls(&self, options: TlsOptions) -> Result<()> {
+        let files = TlsFiles {
+            certificate: options.certificate.into(),
+            key: options.key.into(),
+            client_ca: options.client_ca.map(Into::into),
+        };
+        let config = load(&files).map_err(|error| Error::from_reason(error.to_string()))?;
+        self.plane.server.set_tls(if options.is_required {
+            TlsMode::Require(config)
+        } else {
+            TlsMode::Allow(config)
+        });
+        Ok(())
     }
 
     #[napi]

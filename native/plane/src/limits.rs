@@ -42,6 +42,9 @@ pub const INLINE_BYTES_MAX: u64 = 1 << 20;
 pub const INLINE_UNMAP_BYTES_MAX: u64 = 256 << 20;
 /// Of such a request on an io thread: what a freeze has to wait for at most.
 pub const PIECE_BYTES: u64 = 8 << 20;
+/// Of a TLS connection: one receive from its socket, and what is encrypted ahead of a client that does not read. Records are of
+/// 16 KiB; a batch of replies fits.
+pub const TLS_PIECE_BYTES: usize = 256 << 10;
 pub const STACK_BYTES: usize = 256 << 10;
 
 #[derive(Clone, Copy, Debug)]

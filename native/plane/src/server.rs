@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use parking_lot::{Condvar, Mutex};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
@@ -25,6 +26,7 @@ use crate::nbd::connection::{Connection, set_idle_timeout};
 use crate::nbd::execute::Executor;
 use crate::nbd::handshake::{End, negotiate};
 use crate::nbd::outgoing::Outgoing;
+use crate::nbd::tls::TlsMode;
 use crate::stats::{ExportStats, ServerStats};
 use crate::work::Workers;
 
@@ -36,6 +38,7 @@ pub struct Server {
 struct Inner {
     limits: Limits,
     table: ExportTable,
+    tls: ArcSwap<TlsMode>,
     io: Arc<Workers>,
     listeners: Mutex<Vec<Listener>>,
     connections: Mutex<HashMap<u64, Arc<OwnedFd>>>,
@@ -59,6 +62,7 @@ impl Server {
             inner: Arc::new(Inner {
                 limits,
                 table: ExportTable::default(),
+                tls: ArcSwap::default(),
                 io: Workers::new("io", limits.io_threads_max),
                 listeners: Mutex::default(),
                 connections: Mutex::default(),
@@ -97,6 +101,11 @@ impl Server {
             thread,
         });
         Ok(bound)
+    }
+
+    /// For handshakes that begin from now on.
+    pub fn set_tls(&self, mode: TlsMode) {
+        self.inner.tls.store(Arc::new(mode));
     }
 
     pub fn publish(&self, name: String, spec: ExportSpec) {
@@ -269,7 +278,8 @@ impl Inner {
 
     /// Thread `nbd-N`: handshake, then requests; ends with its socket.
     fn serve(&self, number: u64, socket: &Arc<OwnedFd>) {
-        let session = match negotiate(socket, &self.table, &self.limits) {
+        let tls = self.tls.load_full();
+        let session = match negotiate(socket, &self.table, &self.limits, &tls) {
             Ok(session) => session,
             Err(end) => {
                 if end == End::Dropped {
@@ -285,11 +295,13 @@ impl Inner {
         if set_idle_timeout(socket).is_err() {
             return;
         }
-        let Ok(outgoing) = Outgoing::new(Arc::clone(socket), lease, session.is_structured) else {
+        let Ok(outgoing) = Outgoing::new(session.stream, lease, session.is_structured) else {
             return;
         };
-        let executor = Executor::new(Arc::new(outgoing), session.contexts.into());
+        let outgoing = Arc::new(outgoing);
+        let executor = Executor::new(Arc::clone(&outgoing), session.contexts.into());
         Connection::new(executor, Arc::clone(&self.io), Arc::clone(&self.is_closing)).run();
+        outgoing.stream.close();
         let _ = rustix::net::shutdown(&**socket, Shutdown::Both);
     }
 }

@@ -309,9 +309,9 @@ impl Connection {
                 RecvFlags::empty()
             };
             let room = self.buffer.get_mut(self.end..limit).unwrap_or_default();
-            match rustix::net::recv(&self.executor.outgoing.socket, room, flags) {
-                Ok((0, _)) => return Err(Closed),
-                Ok((count, _)) => {
+            match self.executor.outgoing.stream.receive(room, flags) {
+                Ok(0) => return Err(Closed),
+                Ok(count) => {
                     self.end += count;
                     return Ok(());
                 }
@@ -371,8 +371,11 @@ impl Connection {
     /// Until the socket is ready or a completion woke us.
     fn wait(&self, wanted: PollFlags, timeout: Option<&Timespec>) -> Result<PollFlags, Closed> {
         let outgoing = &self.executor.outgoing;
+        if wanted.contains(PollFlags::IN) && outgoing.stream.has_received() {
+            return Ok(PollFlags::IN);
+        }
         let mut fds = [
-            PollFd::new(&*outgoing.socket, wanted),
+            PollFd::new(&**outgoing.stream.socket(), wanted),
             PollFd::new(outgoing.wake_fd(), PollFlags::IN),
         ];
         match poll(&mut fds, timeout) {

@@ -2,7 +2,8 @@
 //! export table; does no request.
 //!
 //! ```text
-//!   greeting ─▶ options ─┬─ GO / EXPORT_NAME of a published export ─▶ transmission
+//!   greeting ─▶ options ─┬─ STARTTLS ─▶ TLS handshake ─▶ options anew, everything agreed before forgotten
+//!                        ├─ GO / EXPORT_NAME of a published export ─▶ transmission
 //!                        └─ ABORT, nonsense, time-out, too many options ─▶ end
 //! ```
 
@@ -12,8 +13,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::RecvFlags;
 
+use super::stream::Stream;
+use super::tls::{Tls, TlsMode};
 use super::wire::{self, Fields, export_flag, info, option, reply};
 use crate::export::{Export, ExportTable};
 use crate::limits::{
@@ -38,8 +41,9 @@ impl Context {
     }
 }
 
-/// What was agreed. Plain, so that a connection can be handed to another process.
+/// What was agreed, and the stream to go on with.
 pub struct Session {
+    pub stream: Stream,
     pub export: Arc<Export>,
     pub is_structured: bool,
     pub contexts: Vec<Context>,
@@ -55,9 +59,10 @@ pub enum End {
 }
 
 struct Handshake<'a> {
-    socket: &'a OwnedFd,
+    stream: Stream,
     deadline: Instant,
     table: &'a ExportTable,
+    tls: &'a TlsMode,
     is_structured: bool,
     /// The client understands replies to options; else EXPORT_NAME, which has none, is all it may send.
     is_fixed: bool,
@@ -66,11 +71,17 @@ struct Handshake<'a> {
     contexts: Option<(String, Vec<Context>)>,
 }
 
-pub fn negotiate(socket: &OwnedFd, table: &ExportTable, limits: &Limits) -> Result<Session, End> {
+pub fn negotiate(
+    socket: &Arc<OwnedFd>,
+    table: &ExportTable,
+    limits: &Limits,
+    tls: &TlsMode,
+) -> Result<Session, End> {
     let mut handshake = Handshake {
-        socket,
+        stream: Stream::Plain(Arc::clone(socket)),
         deadline: Instant::now() + limits.handshake,
         table,
+        tls,
         is_structured: false,
         is_fixed: false,
         no_zeroes: false,
@@ -78,8 +89,8 @@ pub fn negotiate(socket: &OwnedFd, table: &ExportTable, limits: &Limits) -> Resu
     };
     handshake.greet()?;
     for _ in 0..OPTIONS_MAX {
-        if let Some(session) = handshake.option()? {
-            return Ok(session);
+        if let Some(export) = handshake.option()? {
+            return Ok(handshake.session(export));
         }
     }
     Err(End::Dropped)
@@ -96,7 +107,10 @@ impl Handshake<'_> {
                 tv_sec: left.as_secs() as i64,
                 tv_nsec: i64::from(left.subsec_nanos()),
             };
-            match poll(&mut [PollFd::new(self.socket, flags)], Some(&timeout)) {
+            match poll(
+                &mut [PollFd::new(&**self.stream.socket(), flags)],
+                Some(&timeout),
+            ) {
                 Ok(0) | Err(Errno::INTR) => {}
                 Ok(_) => return Ok(()),
                 Err(_) => return Err(End::Dropped),
@@ -107,11 +121,11 @@ impl Handshake<'_> {
     fn receive(&self, target: &mut [u8]) -> Result<(), End> {
         let mut done = 0;
         while let Some(rest) = target.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            self.wait(PollFlags::IN)?;
-            match rustix::net::recv(self.socket, rest, RecvFlags::DONTWAIT) {
-                Ok((0, _)) => return Err(End::Left),
-                Ok((count, _)) => done += count,
-                Err(Errno::AGAIN | Errno::INTR) => {}
+            match self.stream.receive(rest, RecvFlags::DONTWAIT) {
+                Ok(0) => return Err(End::Left),
+                Ok(count) => done += count,
+                Err(Errno::AGAIN) => self.wait(PollFlags::IN)?,
+                Err(Errno::INTR) => {}
                 Err(_) => return Err(End::Left),
             }
         }
@@ -121,12 +135,15 @@ impl Handshake<'_> {
     fn send(&self, bytes: &[u8]) -> Result<(), End> {
         let mut done = 0;
         while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
-            match rustix::net::send(self.socket, rest, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            match self.stream.send(rest) {
                 Ok(count) => done += count,
                 Err(Errno::AGAIN) => self.wait(PollFlags::OUT)?,
                 Err(Errno::INTR) => {}
                 Err(_) => return Err(End::Left),
             }
+        }
+        while !self.stream.flush().map_err(|_| End::Left)? {
+            self.wait(PollFlags::OUT)?;
         }
         Ok(())
     }
@@ -167,7 +184,8 @@ impl Handshake<'_> {
         self.send(&out)
     }
 
-    fn option(&mut self) -> Result<Option<Session>, End> {
+    /// One option; the export once the client has chosen it.
+    fn option(&mut self) -> Result<Option<Arc<Export>>, End> {
         let mut header = [0; 16];
         self.receive(&mut header)?;
         let mut fields = Fields(&header);
@@ -178,6 +196,15 @@ impl Handshake<'_> {
         };
         if !self.is_fixed && kind != option::EXPORT_NAME {
             return Err(End::Dropped);
+        }
+        let is_open_to_all = matches!(kind, option::STARTTLS | option::ABORT);
+        if self.must_encrypt() && !is_open_to_all {
+            self.skip(u64::from(length))?;
+            if kind == option::EXPORT_NAME {
+                return Err(End::Dropped);
+            }
+            self.answer(kind, reply::ERR_TLS_REQD, b"this server requires TLS")?;
+            return Ok(None);
         }
         if length > OPTION_BYTES_MAX {
             // The data have to be skipped to stay in step; a client that sends without end runs into the deadline.
@@ -197,6 +224,7 @@ impl Handshake<'_> {
                 let _ = self.answer(kind, reply::ACK, &[]);
                 return Err(End::Left);
             }
+            option::STARTTLS => self.start_tls(&data)?,
             option::LIST => self.list(&data)?,
             option::INFO | option::GO => return self.info(kind, &data),
             option::STRUCTURED_REPLY if data.is_empty() => {
@@ -212,6 +240,39 @@ impl Handshake<'_> {
             _ => self.answer(kind, reply::ERR_UNSUP, b"option not supported")?,
         }
         Ok(None)
+    }
+
+    fn is_encrypted(&self) -> bool {
+        matches!(self.stream, Stream::Tls(_))
+    }
+
+    fn must_encrypt(&self) -> bool {
+        matches!(self.tls, TlsMode::Require(_)) && !self.is_encrypted()
+    }
+
+    /// Whatever came in plain text is worth nothing afterwards: somebody between us and the client may have said it. Bytes behind the
+    /// option are part of the TLS handshake, which fails if they are not: none is kept on this side of it.
+    fn start_tls(&mut self, data: &[u8]) -> Result<(), End> {
+        let kind = option::STARTTLS;
+        let Some(config) = self.tls.config() else {
+            return self.answer(kind, reply::ERR_POLICY, b"TLS is not configured");
+        };
+        if self.is_encrypted() {
+            return self.answer(kind, reply::ERR_INVALID, b"TLS is in use already");
+        }
+        if !data.is_empty() {
+            return self.answer(kind, reply::ERR_INVALID, b"this option takes no data");
+        }
+        self.answer(kind, reply::ACK, &[])?;
+        let socket = Arc::clone(self.stream.socket());
+        let tls = Tls::new(socket, config).map_err(|_| End::Dropped)?;
+        while let Some(wanted) = tls.shake().map_err(|_| End::Dropped)? {
+            self.wait(wanted)?;
+        }
+        self.stream = Stream::Tls(Box::new(tls));
+        self.is_structured = false;
+        self.contexts = None;
+        Ok(())
     }
 
     fn list(&self, data: &[u8]) -> Result<(), End> {
@@ -234,7 +295,7 @@ impl Handshake<'_> {
         self.send(&out)
     }
 
-    fn export_name(&self, data: &[u8]) -> Result<Session, End> {
+    fn export_name(&self, data: &[u8]) -> Result<Arc<Export>, End> {
         // This option has no error reply: an unknown name closes the connection.
         let export = std::str::from_utf8(data)
             .ok()
@@ -248,22 +309,23 @@ impl Handshake<'_> {
             out.extend_from_slice(&[0; 124]);
         }
         self.send(&out)?;
-        Ok(self.session(export))
+        Ok(export)
     }
 
-    fn session(&self, export: Arc<Export>) -> Session {
-        let contexts = match &self.contexts {
-            Some((name, contexts)) if *name == export.name => contexts.clone(),
+    fn session(self, export: Arc<Export>) -> Session {
+        let contexts = match self.contexts {
+            Some((name, contexts)) if name == export.name => contexts,
             _ => Vec::new(),
         };
         Session {
+            stream: self.stream,
             export,
             is_structured: self.is_structured,
             contexts,
         }
     }
 
-    fn info(&self, kind: u32, data: &[u8]) -> Result<Option<Session>, End> {
+    fn info(&self, kind: u32, data: &[u8]) -> Result<Option<Arc<Export>>, End> {
         let Some((name, requests)) = info_request(data) else {
             self.answer(kind, reply::ERR_INVALID, b"malformed option")?;
             return Ok(None);
@@ -307,7 +369,7 @@ impl Handshake<'_> {
         put(info::BLOCK_SIZE, &sizes);
         wire::put_option_reply(&mut out, kind, reply::ACK, &[]);
         self.send(&out)?;
-        Ok((kind == option::GO).then(|| self.session(export)))
+        Ok((kind == option::GO).then_some(export))
     }
 
     fn meta_context(&mut self, kind: u32, data: &[u8]) -> Result<(), End> {

@@ -7,4 +7,6 @@ pub mod execute;
 pub mod handshake;
 pub mod outgoing;
 pub mod replies;
+pub mod stream;
+pub mod tls;
 pub mod wire;

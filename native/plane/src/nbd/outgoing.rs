@@ -2,22 +2,21 @@
 //! connection's own thread ever waits for the client: others leave what the socket does not take, and wake that thread.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
-use rustix::net::SendFlags;
 
 use crate::error::Refusal;
 use crate::export::Lease;
 
 use super::replies::Replies;
+use super::stream::Stream;
 use super::wire::{self, chunk};
 
 pub struct Outgoing {
-    pub socket: Arc<OwnedFd>,
+    pub stream: Stream,
     /// While anybody holds this, the connection counts as one of its export.
     pub lease: Lease,
     pub is_structured: bool,
@@ -44,13 +43,9 @@ impl Queue {
 }
 
 impl Outgoing {
-    pub fn new(
-        socket: Arc<OwnedFd>,
-        lease: Lease,
-        is_structured: bool,
-    ) -> rustix::io::Result<Outgoing> {
+    pub fn new(stream: Stream, lease: Lease, is_structured: bool) -> rustix::io::Result<Outgoing> {
         Ok(Outgoing {
-            socket,
+            stream,
             lease,
             is_structured,
             queue: Mutex::default(),
@@ -100,11 +95,7 @@ impl Outgoing {
         let mut queue = self.queue.lock();
         let mut done = 0;
         if !queue.is_broken && queue.is_empty() && !reply.is_empty() {
-            done = match rustix::net::send(
-                &self.socket,
-                reply,
-                SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
-            ) {
+            done = match self.stream.send(reply) {
                 Ok(count) => count,
                 Err(Errno::AGAIN | Errno::INTR) => 0,
                 Err(_) => {
@@ -119,7 +110,8 @@ impl Outgoing {
         if let Some(rest) = rest {
             queue.replies.put(rest);
         }
-        let has_left_something = rest.is_some();
+        // A broken stream wakes too: the connection's thread finds out when it pushes.
+        let has_left_something = rest.is_some() || !self.stream.flush().unwrap_or(false);
         // Under the lock: the connection's thread must not find nothing outstanding before this reply is queued.
         self.outstanding_bytes.fetch_sub(bytes, Ordering::SeqCst);
         self.outstanding.fetch_sub(1, Ordering::SeqCst);
@@ -141,11 +133,7 @@ impl Outgoing {
         if queue.is_broken {
             return Err(Errno::PIPE);
         }
-        let sent = match rustix::net::send(
-            &self.socket,
-            batch.bytes(),
-            SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
-        ) {
+        let sent = match self.stream.send(batch.bytes()) {
             Ok(count) => count,
             Err(Errno::INTR | Errno::AGAIN) => 0,
             Err(error) => {
@@ -158,7 +146,7 @@ impl Outgoing {
             queue.sent = sent;
         }
         batch.clear();
-        Ok(queue.is_empty())
+        Ok(queue.is_empty() && self.flush_stream(&mut queue)?)
     }
 
     /// The connection's thread only: tries again with what is queued.
@@ -176,11 +164,7 @@ impl Outgoing {
             .get(queue.sent..)
             .filter(|rest| !rest.is_empty())
         {
-            match rustix::net::send(
-                &self.socket,
-                rest,
-                SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
-            ) {
+            match self.stream.send(rest) {
                 Ok(count) => queue.sent += count,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(false),
@@ -192,7 +176,12 @@ impl Outgoing {
         }
         queue.replies.clear();
         queue.sent = 0;
-        Ok(true)
+        self.flush_stream(queue)
+    }
+
+    /// Queued is what the stream has not taken; it may hold some of what it took.
+    fn flush_stream(&self, queue: &mut Queue) -> Result<bool, Errno> {
+        self.stream.flush().inspect_err(|_| queue.is_broken = true)
     }
 
     /// Buffers of replies are given back while the connection is idle.
@@ -202,6 +191,7 @@ impl Outgoing {
             queue.replies = Replies::default();
             queue.sent = 0;
         }
+        self.stream.release_buffers();
     }
 
     /// Success without data.

@@ -14,6 +14,7 @@ mod handshake;
 mod hostile;
 mod life;
 mod model;
+mod tls;
 mod waiting;
 
 use std::time::{Duration, Instant};

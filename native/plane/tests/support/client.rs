@@ -49,6 +49,7 @@ pub fn fixture_with(limits: Limits, size: u64) -> Fixture {
 
 pub struct Client {
     pub stream: UnixStream,
+    tls: Option<rustls::ClientConnection>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -153,7 +154,7 @@ impl Client {
         stream
             .set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
-        Client { stream }
+        Client { stream, tls: None }
     }
 
     /// Greeting exchanged, fixed newstyle without zeroes.
@@ -191,13 +192,45 @@ impl Client {
         client
     }
 
+    /// STARTTLS was acknowledged: from here on everything is encrypted.
+    #[allow(dead_code)]
+    pub fn shake(&mut self, config: &Arc<rustls::ClientConfig>) -> std::io::Result<()> {
+        let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+        let mut session = rustls::ClientConnection::new(Arc::clone(config), name).unwrap();
+        session.set_buffer_limit(None);
+        while session.is_handshaking() {
+            session.complete_io(&mut self.stream)?;
+        }
+        self.tls = Some(session);
+        Ok(())
+    }
+
     pub fn say(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).unwrap();
+        match &mut self.tls {
+            None => self.stream.write_all(bytes).unwrap(),
+            Some(session) => rustls::Stream::new(session, &mut self.stream)
+                .write_all(bytes)
+                .unwrap(),
+        }
+    }
+
+    /// Under TLS: an option, and whether any answer came.
+    #[allow(dead_code)]
+    pub fn try_say(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        let session = self.tls.as_mut().expect("after shake");
+        let mut stream = rustls::Stream::new(session, &mut self.stream);
+        stream.write_all(bytes)?;
+        stream.read_exact(&mut [0; 20])
     }
 
     pub fn take(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
-        self.stream.read_exact(&mut bytes).unwrap();
+        match &mut self.tls {
+            None => self.stream.read_exact(&mut bytes).unwrap(),
+            Some(session) => rustls::Stream::new(session, &mut self.stream)
+                .read_exact(&mut bytes)
+                .unwrap(),
+        }
         bytes
     }
 
@@ -282,7 +315,11 @@ impl Client {
     /// The server closes the connection, with no further byte.
     pub fn assert_closed(&mut self) {
         let mut rest = Vec::new();
-        match self.stream.read_to_end(&mut rest) {
+        let end = match &mut self.tls {
+            None => self.stream.read_to_end(&mut rest),
+            Some(session) => rustls::Stream::new(session, &mut self.stream).read_to_end(&mut rest),
+        };
+        match end {
             Ok(_) => assert_eq!(rest, Vec::<u8>::new(), "bytes before the end"),
             Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
         }
