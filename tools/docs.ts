@@ -1,5 +1,5 @@
 /**
- * Writes the pages of docs/ that are made from tables in the code: errors, statuses, metrics. With `--check` it writes
+ * Writes the pages of docs/ that are made from tables in the code: errors, statuses, metrics, rules. With `--check` it writes
  * nothing and fails when a page is not what the tables say.
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
@@ -7,6 +7,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { FAILURES } from '../src/base/errors.ts';
 import { openMetrics } from '../src/base/metrics.ts';
+import { POLICY } from '../src/control/policy.ts';
 import { NEEDS, SNAPSHOT, type Transition, VOLUME } from '../src/control/states.ts';
 
 const DOCS = join(dirname(dirname(fileURLToPath(import.meta.url))), 'docs');
@@ -83,6 +84,19 @@ no work.
 `;
 }
 
+function policyPage(): string {
+  const rows = Object.entries(POLICY).map(([rule, role]) => [`\`${rule}\``, `\`${role}\``]);
+  return `${MADE}
+# Rules
+
+Who may do what, by the names that Block Storage services have for it. \`admin\` includes \`member\`, which includes
+\`reader\`; \`manager\` counts as \`member\`. What has no rule here is for readers where it reads and for members where it
+changes something. A refusal is 403 and names the rule. [authentication.md](authentication.md) says how a request gets its role.
+
+${table(['rule', 'least role'], rows)}
+`;
+}
+
 async function metricsPage(): Promise<string> {
   const { registry } = openMetrics({ processMetrics: false });
   const rows = (await registry.getMetricsAsJSON()).map(({ name, help, type }) => [`\`${name}\``, String(type), help]);
@@ -99,7 +113,12 @@ ${table(['name', 'type', 'meaning'], rows)}
 /** The exit code. */
 export async function main(args: readonly string[]): Promise<number> {
   const isCheck = args.includes('--check');
-  const pages = { 'errors.md': errorsPage(), 'states.md': statesPage(), 'metrics.md': await metricsPage() };
+  const pages = {
+    'errors.md': errorsPage(),
+    'states.md': statesPage(),
+    'metrics.md': await metricsPage(),
+    'policy.md': policyPage(),
+  };
   let code = 0;
   for (const [name, text] of Object.entries(pages)) {
     const path = join(DOCS, name);

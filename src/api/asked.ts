@@ -3,7 +3,8 @@
  * the one who asked.
  */
 import type { FastifyRequest } from 'fastify';
-import type { Caller } from '../control/policy.ts';
+import type { Caller, Rule } from '../control/policy.ts';
+import type { Action } from './routes/volume-actions.ts';
 
 /** Where a request acts whose URL names no project; docs/api.md tells users. */
 export const DEFAULT_PROJECT_ID = '00000000000000000000000000000001';
@@ -28,6 +29,12 @@ declare module 'fastify' {
     since?: number;
     /** Below /v3, where versions and their headers apply. */
     isVersioned?: boolean;
+    /** Answered without a token, whatever the authentication. */
+    isOpen?: boolean;
+    /** Who may; without it readers read and members change. An action's own rule stands with the action. */
+    rule?: Rule;
+    /** The actions that its body may name. */
+    actions?: ReadonlyMap<string, Action>;
     /** The answer bears a hash of its body (from 3.15). */
     hasEtag?: boolean;
   }
@@ -52,16 +59,27 @@ function header(request: FastifyRequest, name: string): string {
   return (text ?? '').split(',')[0]?.trim() ?? '';
 }
 
-export function askedOf(request: FastifyRequest, options: { minor: number; publicRoot: string | null }): Asked {
+/** Before it is known who asks. */
+export const NOBODY: Caller = { projectId: '', userId: '', role: 'reader', isAdmin: false, isService: false };
+
+/** Without authentication everybody administers the project that the URL names. */
+export function anybody(request: FastifyRequest): Caller {
+  const isService = request.headers['x-service-token'] !== undefined;
+  const projectId = urlProjectOf(request) ?? DEFAULT_PROJECT_ID;
+  return { projectId, userId: DEFAULT_USER_ID, role: 'admin', isAdmin: true, isService };
+}
+
+function urlProjectOf(request: FastifyRequest): string | null {
   const params = request.params as Readonly<Record<string, string | undefined>> | undefined;
-  const urlProject = params?.['projectId'] ?? null;
-  const projectId = urlProject ?? DEFAULT_PROJECT_ID;
-  return {
-    caller: { projectId, userId: DEFAULT_USER_ID, role: 'admin', isAdmin: true, isService: false },
-    minor: options.minor,
-    root: rootOf(request, options.publicRoot),
-    urlProject,
-  };
+  return params?.['projectId'] ?? null;
+}
+
+export function askedOf(
+  request: FastifyRequest,
+  options: { caller: Caller; minor: number; publicRoot: string | null },
+): Asked {
+  const { caller, minor, publicRoot } = options;
+  return { caller, minor, root: rootOf(request, publicRoot), urlProject: urlProjectOf(request) };
 }
 
 /** A parameter of the path. */

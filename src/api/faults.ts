@@ -20,21 +20,42 @@ export class Fault extends Error {
 }
 
 export const badRequest = (message: string): Fault => new Fault(400, 'badRequest', message);
+export const forbidden = (message: string): Fault => new Fault(403, 'forbidden', message);
 export const noSuchRoute = (): Fault => new Fault(404, 'itemNotFound', 'The resource could not be found.');
 export const tooNew = (minor: number): Fault =>
   new Fault(404, 'itemNotFound', `API version 3.${minor} is not supported on this method.`);
 
+const IDENTITY_RETRY_SECONDS = '5';
 const INTERNAL = 'The server has either erred or is incapable of performing the requested operation.';
 
 export function answerError(log: Log, error: unknown, request: FastifyRequest, reply: FastifyReply): void {
-  if (error instanceof Failure && error.code === 'over_quota') reply.header('retry-after', '0');
+  const retryAfter = retryAfterOf(error);
+  if (retryAfter !== null) reply.header('retry-after', retryAfter);
   const { status, key, message, unexpected } = faultOf(error);
   if (unexpected) log.error({ request: request.id, url: request.url, err: error }, 'a request failed unexpectedly');
-  const retry = error instanceof Failure && error.code === 'over_quota' ? { retryAfter: '0' } : {};
+  const retry = retryAfter !== null && status !== 503 ? { retryAfter } : {};
+  // The identity service's own form: its clients read it.
+  const title = status === 401 ? { title: 'Unauthorized' } : {};
   reply
     .code(status)
     .type('application/json')
-    .send(JSON.stringify({ [key]: { code: status, message, ...retry } }));
+    .send(JSON.stringify({ [key]: { code: status, ...title, message, ...retry } }));
+}
+
+/** Seconds; null where asking again changes nothing. */
+function retryAfterOf(error: unknown): string | null {
+  if (!(error instanceof Failure)) return null;
+  switch (error.code) {
+    // Quotas do not pass with time, but clients expect the header with 413.
+    case 'over_quota':
+      return '0';
+    case 'rate_limited':
+      return String(error.fields['seconds'] ?? 1);
+    case 'identity_unavailable':
+      return IDENTITY_RETRY_SECONDS;
+    default:
+      return null;
+  }
 }
 
 type Answer = { status: number; key: string; message: string; unexpected: boolean };

@@ -64,11 +64,31 @@ export function selectionOf<Column extends string>(
 ): Pick<Listing<Column>, 'projectId' | 'filters'> {
   const everywhere = asked.caller.isAdmin && booleanOf(one(query, 'all_tenants')) === true;
   const filters: Filter<Column>[] = [];
-  for (const name of Object.keys(query)) {
+  for (const name of filterNames(query, asked, words)) {
     const text = one(query, name);
-    if (!NOT_FILTERS.has(name) && text !== undefined) filters.push(...filtersOf({ name, text }, asked, words));
+    if (text !== undefined) filters.push(...filtersOf({ name, text }, asked, words));
   }
   return { projectId: everywhere ? null : asked.caller.projectId, filters };
+}
+
+/** Of other projects and their people only administrators may ask. */
+const ADMIN_FILTERS: ReadonlySet<string> = new Set(['project_id', 'tenant_id', 'user_id']);
+
+/**
+ * An administrator may filter by anything: by what no object has, nothing matches. For others an unknown word is an
+ * error from 3.31, and before that it says nothing.
+ */
+function filterNames<Column extends string>(query: Query, asked: Asked, words: Words<Column>): string[] {
+  const names = Object.keys(query).filter((name) => !NOT_FILTERS.has(name));
+  if (asked.caller.isAdmin) return names;
+  const isKnown = (name: string): boolean => {
+    const word = name.endsWith('~') && asked.minor >= 34 ? name.slice(0, -1) : name;
+    return Object.hasOwn(words.filters, word) && !ADMIN_FILTERS.has(word);
+  };
+  const unknown = names.filter((name) => !isKnown(name));
+  if (unknown.length > 0 && asked.minor >= 31)
+    throw badRequest(`Invalid filters ${unknown.join(',')} are found in query options.`);
+  return names.filter(isKnown);
 }
 
 export function one(query: Query, name: string): string | undefined {
@@ -132,7 +152,6 @@ function filtersOf<Column extends string>(
     return word?.kind === 'text' ? [{ kind: 'contains', column: word.column, text }] : [{ kind: 'nothing' }];
   }
   const word = own(words.filters, name);
-  // An administrator may filter by anything; by what no object has, nothing matches.
   if (word === undefined) return [{ kind: 'nothing' }];
   switch (word.kind) {
     case 'text':

@@ -5,9 +5,12 @@
 import { createHash, randomUUID } from 'node:crypto';
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { Control } from '../control/control.ts';
-import { type Asked, askedOf } from './asked.ts';
+import { type Asked, askedOf, NOBODY } from './asked.ts';
+import { admit, requireOwnProject, requireRole } from './auth/admission.ts';
+import type { Authenticator } from './auth/authenticator.ts';
 import { answerError, Fault, noSuchRoute, tooNew } from './faults.ts';
 import { minorOf, versionHeader } from './microversion.ts';
+import { type Limiter, limitRates, type RateLimits } from './rate-limits.ts';
 import { basicRoutes } from './routes/basics.ts';
 import { metadataRoutes } from './routes/metadata.ts';
 import { quarryRoutes, scrapeRoute } from './routes/quarry.ts';
@@ -28,6 +31,14 @@ const GLOBAL_ID = /^req-[0-9a-f-]{36}$/;
 export type ServerOptions = {
   /** How clients reach us, when that cannot be told from their requests: `https://api.example/volume/v3`. */
   readonly publicEndpoint: string | null;
+  /** Absent: no authentication. */
+  readonly authenticator?: Authenticator;
+  /** Absent: no limits. */
+  readonly rateLimits?: RateLimits;
+  /** Absent: as Cinder's. */
+  readonly bodyBytesMax?: number;
+  /** `/metrics` answers without a token. */
+  readonly openMetrics?: boolean;
 };
 
 export type RouteContext = { readonly control: Control; readonly place: Place };
@@ -39,7 +50,7 @@ export function buildServer(control: Control, options: ServerOptions): Server {
   const prefix = publicRoot === null ? '' : new URL(publicRoot).pathname.replace(/\/$/, '');
   const app = fastify({
     logger: false,
-    bodyLimit: BODY_BYTES_MAX,
+    bodyLimit: options.bodyBytesMax ?? BODY_BYTES_MAX,
     genReqId: () => `req-${randomUUID()}`,
     routerOptions: { maxParamLength: PARAM_CHARS_MAX },
     // A proxy may have kept the public prefix.
@@ -52,14 +63,15 @@ export function buildServer(control: Control, options: ServerOptions): Server {
   });
   app.decorateRequest('asked', null as unknown as Asked);
   acceptJson(app);
-  addHooks(app, control, publicRoot);
+  const limiter = limitRates(app, options.rateLimits ?? { addressPerMinute: null, projectPerMinute: null });
+  addHooks(app, control, { publicRoot, limiter, authenticator: options.authenticator ?? null });
   app.setErrorHandler((error, request, reply) => answerError(control.log, error, request, reply));
   app.setNotFoundHandler((request, reply) => answerError(control.log, noSuchRoute(), request, reply));
 
   const { host } = control.settings;
   const context: RouteContext = { control, place: { host: `${host}@pool#pool`, serviceUuid: uuidFrom(host) } };
-  versionRoutes(app);
-  scrapeRoute(app, context);
+  versionRoutes(app, { isOpen: options.authenticator === undefined });
+  scrapeRoute(app, context, { isOpen: options.openMetrics === true });
   for (const start of ['/v3', '/v3/:projectId']) {
     app.register(
       async (routes) => {
@@ -102,19 +114,41 @@ function acceptJson(app: Server): void {
   });
 }
 
-function addHooks(app: Server, control: Control, publicRoot: string | null): void {
+type Gate = {
+  readonly publicRoot: string | null;
+  readonly limiter: Limiter;
+  readonly authenticator: Authenticator | null;
+};
+
+function addHooks(app: Server, control: Control, { publicRoot, limiter, authenticator }: Gate): void {
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-openstack-request-id', request.id);
     // Set before anything can fail: the answer to an error needs it too.
-    request.asked = askedOf(request, { minor: 0, publicRoot });
-    if (!isVersioned(request)) return;
-    reply.header('x-compute-request-id', request.id);
-    const minor = minorOf(request.headers['openstack-api-version']);
-    request.asked = askedOf(request, { minor, publicRoot });
-    reply.header('openstack-api-version', versionHeader(minor)).header('vary', 'OpenStack-API-Version');
-    const { since } = request.routeOptions.config;
-    if (since !== undefined && minor < since) throw tooNew(minor);
-    if (request.asked.urlProject === '') throw noSuchRoute();
+    request.asked = askedOf(request, { caller: NOBODY, minor: 0, publicRoot });
+    if (isVersioned(request)) reply.header('x-compute-request-id', request.id);
+    await limiter.countAddress(request);
+    if (!needsToken(request)) return;
+    const caller = await admit(request, authenticator);
+    request.asked = askedOf(request, { caller, minor: 0, publicRoot });
+    await limiter.countProject(request);
+  });
+  app.addHook('onRequest', async (request, reply) => {
+    const { config } = request.routeOptions;
+    const { caller, urlProject } = request.asked;
+    if (isVersioned(request)) {
+      const minor = minorOf(request.headers['openstack-api-version']);
+      request.asked = askedOf(request, { caller, minor, publicRoot });
+      reply.header('openstack-api-version', versionHeader(minor)).header('vary', 'OpenStack-API-Version');
+      if (config.since !== undefined && minor < config.since) throw tooNew(minor);
+      if (urlProject === '') throw noSuchRoute();
+    }
+    if (!needsToken(request) || request.is404) return;
+    requireOwnProject(caller, urlProject);
+    requireRole(request, caller);
+  });
+  app.addHook('onError', async (_request, reply, error) => {
+    if (authenticator !== null && error instanceof Fault && error.status === 401)
+      reply.header('www-authenticate', authenticator.challenge);
   });
   app.addHook('onSend', async (request, reply, payload) => {
     const type = reply.getHeader('content-type');
@@ -131,6 +165,12 @@ function addHooks(app: Server, control: Control, publicRoot: string | null): voi
 function isVersioned(request: FastifyRequest): boolean {
   if (request.routeOptions.config?.isVersioned) return true;
   return /^\/v3(\/|\?|$)/.test(request.url);
+}
+
+/** Everything below /v3, so that without a token one cannot even tell which paths there are; and what is not open. */
+function needsToken(request: FastifyRequest): boolean {
+  if (request.routeOptions.config?.isOpen) return false;
+  return isVersioned(request) || !request.is404;
 }
 
 function record(control: Control, request: FastifyRequest, reply: FastifyReply): void {

@@ -56,6 +56,13 @@ export const FAILURES = {
     exit: 1,
     message: 'The object store cannot be reached: {reason}',
   },
+  identity_unavailable: {
+    http: 503,
+    fault: 'serviceUnavailable',
+    exit: 5,
+    message: 'The identity service {url} cannot be used: {reason}.',
+  },
+  rate_limited: { http: 429, fault: 'overLimit', exit: 4, message: 'Too many requests: try again in {seconds} s.' },
   shutting_down: { http: 503, fault: 'serviceUnavailable', exit: 5, message: 'The daemon is shutting down.' },
   unreachable: {
     http: null,

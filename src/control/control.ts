@@ -29,9 +29,13 @@ export const QUOTA_RESOURCES = [
 ] as const;
 export type QuotaResource = (typeof QUOTA_RESOURCES)[number];
 
+/** How the API knows who asks. */
+export const AUTH_KINDS = ['none', 'token', 'keystone'] as const;
+export type AuthKind = (typeof AUTH_KINDS)[number];
+
 export type Settings = {
   readonly version: string;
-  readonly auth: 'none';
+  readonly auth: AuthKind;
   readonly availabilityZone: string;
   /** The host part of `host@backend#pool`. */
   readonly host: string;

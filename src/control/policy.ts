@@ -21,17 +21,69 @@ export type Caller = {
 
 /** The least role that may. What is not in the table is not a rule: a misspelt one does not compile. */
 export const POLICY = {
+  'volume:create': 'member',
+  'volume:update': 'member',
+  'volume:delete': 'member',
+  'volume:force_delete': 'admin',
+  'volume:create_volume_metadata': 'member',
+  'volume:update_volume_metadata': 'member',
+  'volume:delete_volume_metadata': 'member',
+  'volume:extend': 'member',
+  'volume:retype': 'member',
+  'volume:reimage': 'member',
+  'volume:revert_to_snapshot': 'member',
+  'volume:update_readonly_flag': 'member',
+  'volume:create_snapshot': 'member',
+  'volume:update_snapshot': 'member',
+  'volume:delete_snapshot': 'member',
+  'volume:update_snapshot_metadata': 'member',
+  'volume:delete_snapshot_metadata': 'member',
+  'volume_extension:volume_actions:attach': 'member',
+  'volume_extension:volume_actions:detach': 'member',
+  'volume_extension:volume_actions:reserve': 'member',
+  'volume_extension:volume_actions:unreserve': 'member',
+  'volume_extension:volume_actions:begin_detaching': 'member',
+  'volume_extension:volume_actions:roll_detaching': 'member',
+  'volume_extension:volume_actions:upload_image': 'member',
+  'volume_extension:volume_image_metadata:set': 'member',
+  'volume_extension:volume_image_metadata:show': 'reader',
+  'volume_extension:volume_image_metadata:remove': 'member',
   'volume_extension:volume_admin_actions:reset_status': 'admin',
   'volume_extension:volume_admin_actions:force_delete': 'admin',
+  'volume_extension:volume_admin_actions:extend_volume_completion': 'admin',
   'volume_extension:snapshot_admin_actions:reset_status': 'admin',
   'volume_extension:snapshot_admin_actions:force_delete': 'admin',
+  /** Of the own project; of others only an administrator. */
+  'volume_extension:quotas:show': 'reader',
   'volume_extension:quotas:update': 'admin',
+  'volume_extension:quotas:delete': 'admin',
+  'volume_extension:quota_classes:get': 'admin',
+  'volume_extension:quota_classes:update': 'admin',
+  'volume_extension:services:index': 'admin',
+  'scheduler_extension:scheduler_stats:get_pools': 'admin',
+  /** Ours: they show what belongs to no project. */
+  'quarry:status': 'admin',
+  'quarry:metrics': 'admin',
 } as const satisfies Record<string, Role>;
 export type Rule = keyof typeof POLICY;
 
 const RANK: Readonly<Record<Role, number>> = { reader: 0, member: 1, admin: 2 };
 
+export function isAllowed(caller: Caller, role: Role): boolean {
+  return RANK[caller.role] >= RANK[role];
+}
+
 export function enforce(caller: Caller, rule: Rule): void {
-  if (RANK[caller.role] >= RANK[POLICY[rule]]) return;
-  throw new Failure('forbidden', { reason: `Policy doesn't allow ${rule} to be performed.` });
+  if (!isAllowed(caller, POLICY[rule])) throw refusal(rule);
+}
+
+/** For what belongs to a project as a whole: another's is for administrators only. */
+export function enforceInProject(caller: Caller, rule: Rule, projectId: string): void {
+  enforce(caller, rule);
+  if (!caller.isAdmin && caller.projectId !== projectId) throw refusal(rule);
+}
+
+/** `what` is a rule, or what was asked for where no rule has a name of its own. */
+export function refusal(what: string): Failure {
+  return new Failure('forbidden', { reason: `Policy doesn't allow ${what} to be performed.` });
 }

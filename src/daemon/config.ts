@@ -6,11 +6,14 @@ import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import { parse as parseToml, TomlError } from 'smol-toml';
+import type { RateLimits } from '../api/rate-limits.ts';
+import { BODY_BYTES_MAX } from '../api/server.ts';
 import { Failure } from '../base/errors.ts';
 import { isLogLevel, LOG_LEVELS, type LogFormat, type LogLevel } from '../base/log.ts';
 import { QUOTA_RESOURCES, type QuotaDefaults } from '../control/control.ts';
 import type { TlsOptions } from '../native/plane.ts';
 import { type Address, isLoopback, parseAddress, splitAddresses } from './address.ts';
+import { type Access, accessOf, rateLimitsOf } from './config-access.ts';
 
 /** As the command line gives them; whatever is absent comes from the file or is the default. */
 export type ServeFlags = {
@@ -35,7 +38,10 @@ export type Config = {
   readonly api: readonly Address[];
   readonly nbd: readonly string[];
   readonly nbdTls: TlsOptions | null;
-  readonly auth: 'none';
+  readonly access: Access;
+  readonly rateLimits: RateLimits;
+  readonly bodyBytesMax: number;
+  readonly openMetrics: boolean;
   readonly catalogPath: string;
   readonly logLevel: LogLevel;
   readonly logFormat: LogFormat;
@@ -66,9 +72,19 @@ const KEYS = {
   availability_zone: 'text',
   host: 'text',
   quota: 'table',
+  tokens: 'tables',
+  keystone: 'table',
+  rate_limit: 'table',
+  body_bytes_max: 'number',
+  open_metrics: 'truth',
 } as const;
 
+/** Their values are not repeated in messages. */
+const SECRET: ReadonlySet<string> = new Set(['tokens', 'keystone']);
+
 const UNLIMITED = -1;
+/** One volume with all its metadata fits into the smallest. */
+const BODY_BYTES_LIMITS = { min: 65_536, max: 16 * 1024 * 1024 };
 
 export function readConfig(flags: ServeFlags, options: { isTerminal: boolean }): Config {
   const file = flags.config === undefined ? {} : readFile(flags.config);
@@ -79,7 +95,7 @@ export function readConfig(flags: ServeFlags, options: { isTerminal: boolean }):
 
   const dataDir = resolve(text('data', flags.data) ?? './quarry-data');
   const insecure = flags.insecure ?? file['insecure'] === true;
-  const auth = authOf(text('auth', flags.auth) ?? 'none');
+  const access = accessOf(text('auth', flags.auth) ?? 'none', file);
   const api = texts('api', flags.api, '127.0.0.1:8776').map((address) => parseAddress('api', address));
   const nbd = texts('nbd', flags.nbd, `unix:${dataDir}/nbd.sock`).map((address) => parseAddress('nbd', address));
   const nbdTls = tlsOf({
@@ -90,14 +106,18 @@ export function readConfig(flags: ServeFlags, options: { isTerminal: boolean }):
   });
   // Whoever shows a certificate of the authority has been let in by somebody.
   const isNbdGuarded = nbdTls?.isRequired === true && nbdTls.clientCa !== undefined;
-  if (!insecure) for (const address of isNbdGuarded ? api : [...api, ...nbd]) requireLoopback(address);
+  if (access.kind === 'none' && !insecure)
+    for (const address of isNbdGuarded ? api : [...api, ...nbd]) requireLoopback(address);
   refuseBackups(text('backups', flags.backups));
   return {
     dataDir,
     api,
     nbd: nbd.map((address) => address.text),
     nbdTls,
-    auth,
+    access,
+    rateLimits: rateLimitsOf(file['rate_limit']),
+    bodyBytesMax: bodyBytesOf(file['body_bytes_max'] as number | undefined),
+    openMetrics: file['open_metrics'] === true,
     catalogPath: catalogPathOf(text('catalog', flags.catalog) ?? `sqlite:${dataDir}/catalog.db`),
     logLevel: logLevelOf(text('log_level', flags.logLevel) ?? 'info'),
     logFormat: logFormatOf(text('log_format', flags.logFormat) ?? (options.isTerminal ? 'pretty' : 'json')),
@@ -124,7 +144,9 @@ function readFile(path: string): Plain {
     const shape = Object.hasOwn(KEYS, key) ? KEYS[key as keyof typeof KEYS] : undefined;
     if (shape === undefined) throw refuse(`${path}: unknown key '${key}'.${suggestion(key)}`);
     if (!hasShape(shape, value))
-      throw refuse(`${path}: ${key} is ${JSON.stringify(value)}, but must be ${WANTED[shape]}.`);
+      throw refuse(
+        `${path}: ${key} is ${SECRET.has(key) ? 'something else' : JSON.stringify(value)}, but must be ${WANTED[shape]}.`,
+      );
   }
   return plain;
 }
@@ -151,6 +173,8 @@ const WANTED = {
   texts: 'a text or a list of texts',
   truth: 'true or false',
   table: 'a table',
+  tables: 'a list of tables',
+  number: 'a number',
 } as const;
 
 function hasShape(shape: keyof typeof WANTED, value: unknown): boolean {
@@ -159,6 +183,10 @@ function hasShape(shape: keyof typeof WANTED, value: unknown): boolean {
       return typeof value === 'string';
     case 'texts':
       return [value].flat().every((item) => typeof item === 'string');
+    case 'number':
+      return typeof value === 'number';
+    case 'tables':
+      return Array.isArray(value);
     case 'truth':
       return typeof value === 'boolean';
     case 'table':
@@ -166,11 +194,11 @@ function hasShape(shape: keyof typeof WANTED, value: unknown): boolean {
   }
 }
 
-function authOf(word: string): 'none' {
-  if (word === 'none') return word;
-  if (word === 'token' || word === 'keystone')
-    throw new Failure('not_supported', { reason: `--auth ${word} is not built yet; only --auth none is.` });
-  throw refuse(`--auth is '${word}', but must be none, token or keystone.`);
+function bodyBytesOf(bytes: number | undefined): number {
+  if (bytes === undefined) return BODY_BYTES_MAX;
+  const { min, max } = BODY_BYTES_LIMITS;
+  if (Number.isSafeInteger(bytes) && bytes >= min && bytes <= max) return bytes;
+  throw refuse(`body_bytes_max is ${bytes}, but must be a whole number from ${min} to ${max}.`);
 }
 
 type TlsTexts = Readonly<Record<'mode' | 'certificate' | 'key' | 'clientCa', string | undefined>>;

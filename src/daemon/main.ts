@@ -113,10 +113,13 @@ type Reload = { flags: ServeFlags; around: Surroundings; log: RootLog; wired: Wi
 /** Turning TLS on or off waits for the next start; new certificates, a new authority and allow or require do not. */
 async function reload({ flags, around, log, wired }: Reload): Promise<void> {
   try {
-    const { logLevel, nbdTls } = readConfig(flags, around);
+    const config = readConfig(flags, around);
+    const { logLevel, nbdTls } = config;
     if (nbdTls !== null) await wired.setTls(nbdTls);
+    wired.setAccess(config.access);
     log.setLevel(logLevel);
-    const applied = 'configuration read again: log level and TLS files apply at once, the rest at the next start';
+    const applied =
+      'configuration read again: log level, tokens and TLS files apply at once, the rest at the next start';
     log.info({ logLevel, tls: nbdTls !== null }, applied);
   } catch (error) {
     log.error({ err: error }, 'the configuration could not be read again and stays as it is');

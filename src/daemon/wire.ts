@@ -14,7 +14,9 @@ import { openMetrics } from '../base/metrics.ts';
 import { openSqliteCatalog } from '../catalog/sqlite.ts';
 import { Control } from '../control/control.ts';
 import type { TlsOptions } from '../native/plane.ts';
+import { openAccess } from './access.ts';
 import type { Config } from './config.ts';
+import type { Access } from './config-access.ts';
 
 export type WiredBackend = VolumeBackend & {
   readonly nbdAddresses: readonly string[];
@@ -36,6 +38,8 @@ export type Wired = {
   readonly control: Control;
   readonly server: Server;
   readonly setTls: (options: TlsOptions) => Promise<void>;
+  /** Takes over from a configuration that was read again what can change at once. */
+  readonly setAccess: (access: Access) => void;
   /** Everything but the sockets. */
   close(): Promise<void>;
 };
@@ -78,11 +82,11 @@ export async function wire({ config, log, version, createBackend, onFatal }: Wir
       metrics: openMetrics({ processMetrics: true }),
       settings: {
         version,
-        auth: config.auth,
+        auth: config.access.kind,
         availabilityZone: config.availabilityZone,
         host: config.host,
         quotaDefaults: config.quotaDefaults,
-        publishAll: config.auth === 'none',
+        publishAll: config.access.kind === 'none',
       },
       newId: randomUUID,
       now: Date.now,
@@ -94,14 +98,23 @@ export async function wire({ config, log, version, createBackend, onFatal }: Wir
     try {
       await running.start();
       for (const event of early.splice(0)) tell(event);
-      const server = buildServer(running, { publicEndpoint: config.publicEndpoint });
+      const access = openAccess(config.access, log);
+      const server = buildServer(running, {
+        publicEndpoint: config.publicEndpoint,
+        rateLimits: config.rateLimits,
+        bodyBytesMax: config.bodyBytesMax,
+        openMetrics: config.openMetrics,
+        ...(access !== null && { authenticator: access.authenticator }),
+      });
       await server.ready();
       return {
         control: running,
         server,
         setTls: async (options) => backend.setTls?.(options),
+        setAccess: (again) => access?.reload(again),
         async close() {
           await server.close();
+          await access?.authenticator.close();
           await running.close();
           await backend.close();
           await catalog.close();

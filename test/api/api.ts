@@ -1,5 +1,5 @@
 /** The API over a world, asked by injected requests: no socket. */
-import { buildServer, type Server } from '../../src/api/server.ts';
+import { buildServer, type Server, type ServerOptions } from '../../src/api/server.ts';
 import { World, type WorldOptions } from '../control/world.ts';
 
 export type Reply = {
@@ -11,17 +11,19 @@ export type Reply = {
 
 export type Ask = { readonly body?: unknown; readonly minor?: number; readonly headers?: Record<string, string> };
 
+export type ApiOptions = WorldOptions & { readonly server?: Partial<ServerOptions> };
+
 export class Api implements AsyncDisposable {
   readonly world: World;
   readonly server: Server;
 
-  private constructor(world: World) {
+  private constructor(world: World, options: Partial<ServerOptions>) {
     this.world = world;
-    this.server = buildServer(world.control, { publicEndpoint: null });
+    this.server = buildServer(world.control, { publicEndpoint: null, ...options });
   }
 
-  static async open(options: WorldOptions = {}): Promise<Api> {
-    return new Api(await World.open(options));
+  static async open({ server = {}, ...options }: ApiOptions = {}): Promise<Api> {
+    return new Api(await World.open(options), server);
   }
 
   async ask(method: string, url: string, { body, minor, headers }: Ask = {}): Promise<Reply> {

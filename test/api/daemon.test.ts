@@ -162,8 +162,8 @@ describe('settings', () => {
 
   test.each([
     [{ config: '/nowhere.toml' }, 'bad_request', '/nowhere.toml cannot be read'],
-    [{ auth: 'keystone' }, 'not_supported', 'not built yet'],
-    [{ auth: 'token' }, 'not_supported', 'not built yet'],
+    [{ auth: 'keystone' }, 'bad_request', 'needs a [keystone] table'],
+    [{ auth: 'token' }, 'bad_request', 'needs at least one [[tokens]] table'],
     [{ auth: 'magic' }, 'bad_request', "--auth is 'magic'"],
     [{ catalog: 'postgres://db/x' }, 'not_supported', 'not built yet'],
     [{ catalog: 'x.db' }, 'bad_request', 'sqlite:PATH'],

@@ -79,7 +79,7 @@ export function basicRoutes(app: FastifyInstance, { control, place }: RouteConte
     return { resource_filters: found.map(([resource, filters]) => ({ resource, filters })) };
   });
 
-  app.get('/os-services', async (request) => {
+  app.get('/os-services', { config: { rule: 'volume_extension:services:index' } }, async (request) => {
     const query = request.query as Query;
     const [wantedHost, wantedBinary] = [one(query, 'host'), one(query, 'binary')];
     const { minor } = request.asked;
@@ -91,13 +91,17 @@ export function basicRoutes(app: FastifyInstance, { control, place }: RouteConte
     return { services: services.map((service) => serviceView(service, { minor, availabilityZone, updatedAt })) };
   });
 
-  app.get('/scheduler-stats/get_pools', async (request) => {
-    const query = request.query as Query;
-    const wanted = one(query, 'name');
-    if (wanted !== undefined && request.asked.minor >= 28 && wanted !== place.host) return { pools: [] };
-    const isDetailed = booleanOf(one(query, 'detail')) === true;
-    return { pools: [{ name: place.host, ...(isDetailed && { capabilities: await capabilities() }) }] };
-  });
+  app.get(
+    '/scheduler-stats/get_pools',
+    { config: { rule: 'scheduler_extension:scheduler_stats:get_pools' } },
+    async (request) => {
+      const query = request.query as Query;
+      const wanted = one(query, 'name');
+      if (wanted !== undefined && request.asked.minor >= 28 && wanted !== place.host) return { pools: [] };
+      const isDetailed = booleanOf(one(query, 'detail')) === true;
+      return { pools: [{ name: place.host, ...(isDetailed && { capabilities: await capabilities() }) }] };
+    },
+  );
 
   const capabilities = async (): Promise<Json> => {
     const { pool, volumes } = await status(control);

@@ -8,6 +8,19 @@ import { badRequest } from '../faults.ts';
 import { checked, MetaBody, MetadataBody } from '../schemas.ts';
 import type { RouteContext } from '../server.ts';
 
+const RULES = {
+  volume: {
+    create: 'volume:create_volume_metadata',
+    update: 'volume:update_volume_metadata',
+    remove: 'volume:delete_volume_metadata',
+  },
+  snapshot: {
+    create: 'volume:update_snapshot_metadata',
+    update: 'volume:update_snapshot_metadata',
+    remove: 'volume:delete_snapshot_metadata',
+  },
+} as const;
+
 export function metadataRoutes(app: FastifyInstance, { control }: RouteContext): void {
   for (const kind of ['volume', 'snapshot'] as const) {
     const path = `/${kind}s/:id/metadata`;
@@ -21,15 +34,16 @@ export function metadataRoutes(app: FastifyInstance, { control }: RouteContext):
     app.get(path, { config: { hasEtag: true } }, async (request) => {
       return { metadata: Object.fromEntries(await getMetadata(control, request.asked.caller, owner(request))) };
     });
-    app.post(path, async (request) => change(request, { replace: false }));
-    app.put(path, async (request) => change(request, { replace: true }));
+    const rules = RULES[kind];
+    app.post(path, { config: { rule: rules.create } }, async (request) => change(request, { replace: false }));
+    app.put(path, { config: { rule: rules.update } }, async (request) => change(request, { replace: true }));
 
     app.get(`${path}/:key`, { config: { hasEtag: true } }, async (request) => {
       const key = param(request, 'key');
       const value = await getMetadataValue(control, request.asked.caller, { owner: owner(request), key });
       return { meta: Object.fromEntries([[key, value]]) };
     });
-    app.put(`${path}/:key`, async (request) => {
+    app.put(`${path}/:key`, { config: { rule: rules.update } }, async (request) => {
       const { meta } = checked(request, MetaBody, request.body);
       const key = param(request, 'key');
       if (!Object.hasOwn(meta, key)) throw badRequest('Request body and URI mismatch');
@@ -37,7 +51,7 @@ export function metadataRoutes(app: FastifyInstance, { control }: RouteContext):
       await changeMetadata(control, request.asked.caller, { owner: owner(request), entries, replace: false });
       return { meta };
     });
-    app.delete(`${path}/:key`, async (request, reply) => {
+    app.delete(`${path}/:key`, { config: { rule: rules.remove } }, async (request, reply) => {
       await deleteMetadata(control, request.asked.caller, { owner: owner(request), key: param(request, 'key') });
       return reply.code(200).send();
     });

@@ -13,7 +13,7 @@ import type { RouteContext } from '../server.ts';
 import { type Json, timeOf } from '../views.ts';
 
 export function quarryRoutes(app: FastifyInstance, { control }: RouteContext): void {
-  app.get('/quarry/status', async () => {
+  app.get('/quarry/status', { config: { rule: 'quarry:status' } }, async () => {
     const { settings, backend, startedAtUs } = control;
     return statusView(await status(control), {
       version: settings.version,
@@ -91,8 +91,8 @@ function taskView({ id, kind, subject, attempts, created_at }: TaskRow): Json {
   return { id, kind, subject, attempts, created_at: timeOf(created_at) };
 }
 
-export function scrapeRoute(app: FastifyInstance, { control }: RouteContext): void {
-  app.get('/metrics', async (_request, reply) => {
+export function scrapeRoute(app: FastifyInstance, { control }: RouteContext, { isOpen }: { isOpen: boolean }): void {
+  app.get('/metrics', { config: { isOpen, rule: 'quarry:metrics' } }, async (_request, reply) => {
     const { metrics } = control;
     const { pool, volumes, snapshots } = await status(control);
     for (const [gauge, lines] of [

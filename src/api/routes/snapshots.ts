@@ -61,13 +61,18 @@ const WORDS: Words<SnapshotColumn> = {
 const ACTIONS: ReadonlyMap<string, Action> = new Map<string, Action>([
   [
     'os-reset_status',
-    action(ACTION.resetSnapshot, ({ control, asked, id, value }) =>
-      resetSnapshot(control, asked.caller, { id, status: value.status.toLowerCase() }),
+    action(
+      ACTION.resetSnapshot,
+      ({ control, asked, id, value }) =>
+        resetSnapshot(control, asked.caller, { id, status: value.status.toLowerCase() }),
+      { rule: 'volume_extension:snapshot_admin_actions:reset_status' },
     ),
   ],
   [
     'os-force_delete',
-    action(ACTION.nothing, ({ control, asked, id }) => deleteSnapshot(control, asked.caller, { id, force: true })),
+    action(ACTION.nothing, ({ control, asked, id }) => deleteSnapshot(control, asked.caller, { id, force: true }), {
+      rule: 'volume_extension:snapshot_admin_actions:force_delete',
+    }),
   ],
 ]);
 
@@ -87,7 +92,7 @@ export function snapshotRoutes(app: FastifyInstance, { control }: RouteContext):
   app.get('/snapshots', async (request) => list(request, { isFull: false }));
   app.get('/snapshots/detail', async (request) => list(request, { isFull: true }));
 
-  app.post('/snapshots', async (request, reply) => {
+  app.post('/snapshots', { config: { rule: 'volume:create_snapshot' } }, async (request, reply) => {
     const { snapshot: body } = checked(request, CreateSnapshot, request.body);
     if (body.volume_id === null) throw new Failure('not_found', { kind: 'Volume', id: 'None' });
     const snapshot = await createSnapshot(control, request.asked.caller, {
@@ -105,7 +110,7 @@ export function snapshotRoutes(app: FastifyInstance, { control }: RouteContext):
     return { snapshot: snapshotView(request.asked, snapshot, { isFull: true }) };
   });
 
-  app.put('/snapshots/:id', async (request) => {
+  app.put('/snapshots/:id', { config: { rule: 'volume:update_snapshot' } }, async (request) => {
     const { snapshot: body } = checked(request, UpdateSnapshot, request.body);
     const name = body.name === undefined ? body.display_name : body.name;
     const description = body.description === undefined ? body.display_description : body.description;
@@ -117,12 +122,14 @@ export function snapshotRoutes(app: FastifyInstance, { control }: RouteContext):
     return { snapshot: snapshotView(request.asked, snapshot, { isFull: false }) };
   });
 
-  app.delete('/snapshots/:id', async (request, reply) => {
+  app.delete('/snapshots/:id', { config: { rule: 'volume:delete_snapshot' } }, async (request, reply) => {
     await deleteSnapshot(control, request.asked.caller, { id: param(request, 'id'), force: false });
     return reply.code(202).send();
   });
 
-  app.post('/snapshots/:id/action', (request, reply) => perform(request, reply, { control, actions: ACTIONS }));
+  app.post('/snapshots/:id/action', { config: { actions: ACTIONS } }, (request, reply) =>
+    perform(request, reply, { control, actions: ACTIONS }),
+  );
 }
 
 /** From 3.66 a volume in use needs no force, and to refuse it is an error. */

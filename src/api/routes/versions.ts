@@ -6,12 +6,14 @@ import { DEFAULT_PROJECT_ID, rootOf } from '../asked.ts';
 import { MINOR_MAX } from '../microversion.ts';
 import type { Json } from '../views.ts';
 
-export function versionRoutes(app: FastifyInstance): void {
-  app.get('/', async (request, reply) => reply.code(300).send(versionDocument(request)));
+/** `isOpen`: there is no authentication, and old clients that ask us for a token get one that nobody looks at. */
+export function versionRoutes(app: FastifyInstance, { isOpen }: { isOpen: boolean }): void {
+  app.get('/', { config: { isOpen: true } }, async (request, reply) => reply.code(300).send(versionDocument(request)));
   for (const path of ['/v3', '/v3/']) {
-    app.get(path, { config: { isVersioned: true } }, async (request, reply) => {
+    app.get(path, { config: { isVersioned: true, isOpen: true } }, async (request, reply) => {
       const user = request.headers['x-auth-user'];
-      if (typeof user !== 'string' || request.headers['x-auth-token'] !== undefined) return versionDocument(request);
+      const isLogin = isOpen && typeof user === 'string' && request.headers['x-auth-token'] === undefined;
+      if (!isLogin) return versionDocument(request);
       // The old way of clients that know no identity service: ask here for a token.
       const asked = request.headers['x-auth-project-id'];
       const project = typeof asked === 'string' && asked !== '' ? asked : DEFAULT_PROJECT_ID;
@@ -22,7 +24,7 @@ export function versionRoutes(app: FastifyInstance): void {
         .send();
     });
   }
-  app.get('/healthcheck', async (_request, reply) => reply.type('text/plain').send('OK'));
+  app.get('/healthcheck', { config: { isOpen: true } }, async (_request, reply) => reply.type('text/plain').send('OK'));
 }
 
 function versionDocument(request: FastifyRequest): Json {

@@ -6,6 +6,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Static, TSchema } from 'typebox';
 import type { Control } from '../../control/control.ts';
 import { changeMetadata, deleteMetadata, getMetadata, type Owner } from '../../control/metadata.ts';
+import { type Caller, enforce, isAllowed, type Rule, refusal } from '../../control/policy.ts';
 import {
   attachVolume,
   detachVolume,
@@ -34,6 +35,9 @@ export type Action = {
   readonly since: number;
   /** 202 where nothing else is said. */
   readonly status: number;
+  readonly rule: Rule | null;
+  /** Of the value below the action's key. */
+  readonly schema: TSchema;
   run(request: FastifyRequest, control: Control): Promise<Json | null>;
 };
 
@@ -41,11 +45,13 @@ export type Action = {
 export function action<Schema extends TSchema>(
   schema: Schema,
   work: (call: ActionCall<Static<Schema>>) => Promise<unknown>,
-  options: { since?: number; status?: number } = {},
+  options: { since?: number; status?: number; rule?: Rule } = {},
 ): Action {
   return {
     since: options.since ?? 0,
     status: options.status ?? 202,
+    rule: options.rule ?? null,
+    schema,
     async run(request, control) {
       const [value] = Object.values(request.body as Json);
       const call = { control, asked: request.asked, id: param(request, 'id'), value: checked(request, schema, value) };
@@ -71,18 +77,25 @@ export async function perform(
     const advice = 'Verify the request body and Content-Type header and try again.';
     throw badRequest(`There is no such action: ${name.slice(0, 255)}. ${advice}`);
   }
+  requireAction(request.asked.caller, name, found);
   const answer = await found.run(request, control);
   reply.code(found.status);
   return answer === null ? reply.send() : reply.send(answer);
 }
 
+/** An action that names no rule changes something, so it is for members. */
+function requireAction(caller: Caller, name: string, { rule }: Action): void {
+  if (rule !== null) enforce(caller, rule);
+  else if (!isAllowed(caller, 'member')) throw refusal(name);
+}
+
 const image = (id: string): Owner => ({ kind: 'volume', id, scope: 'image' });
 
 const MOVES = [
-  ['os-reserve', 'reserve'],
-  ['os-unreserve', 'unreserve'],
-  ['os-begin_detaching', 'begin-detaching'],
-  ['os-roll_detaching', 'roll-detaching'],
+  ['os-reserve', 'reserve', 'volume_extension:volume_actions:reserve'],
+  ['os-unreserve', 'unreserve', 'volume_extension:volume_actions:unreserve'],
+  ['os-begin_detaching', 'begin-detaching', 'volume_extension:volume_actions:begin_detaching'],
+  ['os-roll_detaching', 'roll-detaching', 'volume_extension:volume_actions:roll_detaching'],
 ] as const;
 
 const NO_IMAGES = 'Image service is not available';
@@ -90,10 +103,14 @@ const NO_IMAGES = 'Image service is not available';
 const ACTIONS: ReadonlyMap<string, Action> = new Map<string, Action>([
   [
     'os-extend',
-    action(ACTION.extend, ({ control, asked, id, value }) => {
-      const sizeGib = gibOf('new_size', value.new_size);
-      return extendVolume(control, asked.caller, { id, sizeGib, alsoInUse: asked.minor >= 42 });
-    }),
+    action(
+      ACTION.extend,
+      ({ control, asked, id, value }) => {
+        const sizeGib = gibOf('new_size', value.new_size);
+        return extendVolume(control, asked.caller, { id, sizeGib, alsoInUse: asked.minor >= 42 });
+      },
+      { rule: 'volume:extend' },
+    ),
   ],
   [
     'revert',
@@ -101,7 +118,7 @@ const ACTIONS: ReadonlyMap<string, Action> = new Map<string, Action>([
       ACTION.revert,
       ({ control, asked, id, value }) =>
         revertVolume(control, asked.caller, { id, snapshotId: idOf(value.snapshot_id) }),
-      { since: 40 },
+      { since: 40, rule: 'volume:revert_to_snapshot' },
     ),
   ],
   [
@@ -110,56 +127,74 @@ const ACTIONS: ReadonlyMap<string, Action> = new Map<string, Action>([
       ACTION.bootable,
       ({ control, asked, id, value }) =>
         setBootable(control, asked.caller, { id, isBootable: booleanOf(value.bootable) === true }),
-      { status: 200 },
+      { status: 200, rule: 'volume:update' },
     ),
   ],
   [
     'os-update_readonly_flag',
-    action(ACTION.readonly, ({ control, asked, id, value }) =>
-      setReadOnly(control, asked.caller, { id, isReadOnly: booleanOf(value.readonly) === true }),
+    action(
+      ACTION.readonly,
+      ({ control, asked, id, value }) =>
+        setReadOnly(control, asked.caller, { id, isReadOnly: booleanOf(value.readonly) === true }),
+      { rule: 'volume:update_readonly_flag' },
     ),
   ],
   [
     'os-reset_status',
-    action(ACTION.resetVolume, ({ control, asked, id, value }) =>
-      resetVolume(control, asked.caller, {
-        id,
-        status: value.status?.toLowerCase() ?? null,
-        detach: value.attach_status?.toLowerCase() === 'detached',
-      }),
+    action(
+      ACTION.resetVolume,
+      ({ control, asked, id, value }) =>
+        resetVolume(control, asked.caller, {
+          id,
+          status: value.status?.toLowerCase() ?? null,
+          detach: value.attach_status?.toLowerCase() === 'detached',
+        }),
+      { rule: 'volume_extension:volume_admin_actions:reset_status' },
     ),
   ],
   [
     'os-force_delete',
-    action(ACTION.nothing, ({ control, asked, id }) =>
-      deleteVolume(control, asked.caller, { id, cascade: false, force: true }),
+    action(
+      ACTION.nothing,
+      ({ control, asked, id }) => deleteVolume(control, asked.caller, { id, cascade: false, force: true }),
+      { rule: 'volume_extension:volume_admin_actions:force_delete' },
     ),
   ],
-  ...MOVES.map(([name, move]): [string, Action] => [
+  ...MOVES.map(([name, move, rule]): [string, Action] => [
     name,
-    action(ACTION.nothing, ({ control, asked, id }) => moveVolume(control, asked.caller, { id, action: move })),
+    action(ACTION.nothing, ({ control, asked, id }) => moveVolume(control, asked.caller, { id, action: move }), {
+      rule,
+    }),
   ]),
   [
     'os-attach',
-    action(ACTION.attach, ({ control, asked, id, value }) => {
-      const instance = value.instance_uuid ?? null;
-      const hostName = value.host_name ?? null;
-      if ((instance === null) === (hostName === null))
-        throw badRequest('Invalid input received: Exactly one of instance_uuid and host_name is needed to attach.');
-      const instanceId = instance === null ? null : idOf(instance);
-      const wanted = { id, instanceId, hostName, device: value.mountpoint, mode: value.mode ?? null };
-      return attachVolume(control, asked.caller, wanted);
-    }),
+    action(
+      ACTION.attach,
+      ({ control, asked, id, value }) => {
+        const instance = value.instance_uuid ?? null;
+        const hostName = value.host_name ?? null;
+        if ((instance === null) === (hostName === null))
+          throw badRequest('Invalid input received: Exactly one of instance_uuid and host_name is needed to attach.');
+        const instanceId = instance === null ? null : idOf(instance);
+        const wanted = { id, instanceId, hostName, device: value.mountpoint, mode: value.mode ?? null };
+        return attachVolume(control, asked.caller, wanted);
+      },
+      { rule: 'volume_extension:volume_actions:attach' },
+    ),
   ],
   [
     'os-detach',
-    action(ACTION.detach, ({ control, asked, id, value }) => {
-      const attachmentId = value?.attachment_id ?? null;
-      return detachVolume(control, asked.caller, {
-        id,
-        attachmentId: attachmentId === null ? null : idOf(attachmentId),
-      });
-    }),
+    action(
+      ACTION.detach,
+      ({ control, asked, id, value }) => {
+        const attachmentId = value?.attachment_id ?? null;
+        return detachVolume(control, asked.caller, {
+          id,
+          attachmentId: attachmentId === null ? null : idOf(attachmentId),
+        });
+      },
+      { rule: 'volume_extension:volume_actions:detach' },
+    ),
   ],
   [
     'os-set_image_metadata',
@@ -170,7 +205,7 @@ const ACTIONS: ReadonlyMap<string, Action> = new Map<string, Action>([
         const all = await changeMetadata(control, asked.caller, { owner: image(id), entries, replace: false });
         return { metadata: Object.fromEntries(all) };
       },
-      { status: 200 },
+      { status: 200, rule: 'volume_extension:volume_image_metadata:set' },
     ),
   ],
   [
@@ -180,7 +215,7 @@ const ACTIONS: ReadonlyMap<string, Action> = new Map<string, Action>([
       async ({ control, asked, id }) => {
         return { metadata: Object.fromEntries(await getMetadata(control, asked.caller, image(id))) };
       },
-      { status: 200 },
+      { status: 200, rule: 'volume_extension:volume_image_metadata:show' },
     ),
   ],
   [
@@ -188,24 +223,33 @@ const ACTIONS: ReadonlyMap<string, Action> = new Map<string, Action>([
     action(
       ACTION.imageKey,
       ({ control, asked, id, value }) => deleteMetadata(control, asked.caller, { owner: image(id), key: value.key }),
-      { status: 200 },
+      { status: 200, rule: 'volume_extension:volume_image_metadata:remove' },
     ),
   ],
   [
     'os-retype',
-    action(ACTION.retype, ({ control, asked, id, value }) =>
-      retypeVolume(control, asked.caller, { id, type: value.new_type }),
+    action(
+      ACTION.retype,
+      ({ control, asked, id, value }) => retypeVolume(control, asked.caller, { id, type: value.new_type }),
+      { rule: 'volume:retype' },
     ),
   ],
-  ['os-volume_upload_image', action(ACTION.nothing, refuseImages)],
-  ['os-reimage', action(ACTION.nothing, refuseImages, { since: 68 })],
+  [
+    'os-volume_upload_image',
+    action(ACTION.nothing, refuseImages, { rule: 'volume_extension:volume_actions:upload_image' }),
+  ],
+  ['os-reimage', action(ACTION.nothing, refuseImages, { since: 68, rule: 'volume:reimage' })],
   [
     'os-extend_volume_completion',
-    action(ACTION.nothing, async ({ control, asked, id }) => {
-      await getVolume(control, asked.caller, id);
-      // Extensions here end by themselves: there is never one that waits for this call.
-      throw badRequest(`Invalid volume: Volume ${id} is not being extended.`);
-    }),
+    action(
+      ACTION.nothing,
+      async ({ control, asked, id }) => {
+        await getVolume(control, asked.caller, id);
+        // Extensions here end by themselves: there is never one that waits for this call.
+        throw badRequest(`Invalid volume: Volume ${id} is not being extended.`);
+      },
+      { rule: 'volume_extension:volume_admin_actions:extend_volume_completion' },
+    ),
   ],
 ]);
 
@@ -215,5 +259,7 @@ async function refuseImages({ control, asked, id }: ActionCall<unknown>): Promis
 }
 
 export function volumeActionRoutes(app: FastifyInstance, { control }: RouteContext): void {
-  app.post('/volumes/:id/action', (request, reply) => perform(request, reply, { control, actions: ACTIONS }));
+  app.post('/volumes/:id/action', { config: { actions: ACTIONS } }, (request, reply) =>
+    perform(request, reply, { control, actions: ACTIONS }),
+  );
 }

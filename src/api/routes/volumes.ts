@@ -4,6 +4,7 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { Failure } from '../../base/errors.ts';
 import type { VolumeColumn } from '../../catalog/volumes.ts';
+import { enforce } from '../../control/policy.ts';
 import {
   countVolumes,
   createVolume,
@@ -99,7 +100,7 @@ export function volumeRoutes(app: FastifyInstance, context: RouteContext): void 
     };
   });
 
-  app.post('/volumes', async (request, reply) => {
+  app.post('/volumes', { config: { rule: 'volume:create' } }, async (request, reply) => {
     const volume = await createVolume(control, request.asked.caller, newVolumeOf(request));
     return reply.code(202).send({ volume: volumeView(request.asked, volume, { place, form: 'created' }) });
   });
@@ -109,7 +110,7 @@ export function volumeRoutes(app: FastifyInstance, context: RouteContext): void 
     return { volume: volumeView(request.asked, volume, { place, form: 'full' }) };
   });
 
-  app.put('/volumes/:id', async (request) => {
+  app.put('/volumes/:id', { config: { rule: 'volume:update' } }, async (request) => {
     const schema = request.asked.minor >= STRICT_SINCE ? UpdateVolumeStrict : UpdateVolume;
     const { volume: body } = checked(request, schema, request.body);
     const name = body.name === undefined ? body.display_name : body.name;
@@ -123,9 +124,10 @@ export function volumeRoutes(app: FastifyInstance, context: RouteContext): void 
     return { volume: volumeView(request.asked, volume, { place, form: 'created' }) };
   });
 
-  app.delete('/volumes/:id', async (request, reply) => {
+  app.delete('/volumes/:id', { config: { rule: 'volume:delete' } }, async (request, reply) => {
     const query = request.query as Query;
     const force = request.asked.minor >= 23 && flag(query, 'force');
+    if (force) enforce(request.asked.caller, 'volume:force_delete');
     const wanted = { id: param(request, 'id'), cascade: flag(query, 'cascade'), force };
     await deleteVolume(control, request.asked.caller, wanted);
     return reply.code(202).send();

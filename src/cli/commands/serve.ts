@@ -13,7 +13,10 @@ export function addServeOptions(command: Command): Command {
     .option('--nbd-tls-cert <file>', 'the certificate NBD clients are shown, PEM, with its chain')
     .option('--nbd-tls-key <file>', 'its key, PEM')
     .option('--nbd-tls-client-ca <file>', 'NBD clients must show a certificate of this authority, PEM')
-    .option('--auth <kind>', 'none: on loopback and unix sockets, whoever can connect may do everything')
+    .option(
+      '--auth <kind>',
+      'none (default; loopback and unix sockets only), token or keystone: docs/authentication.md',
+    )
     .option('--insecure', 'allow --auth none on any address')
     .option('--catalog <url>', 'sqlite:PATH (default: sqlite:DIR/catalog.db)')
     .option('--log-level <level>', 'how much is logged on standard error (default: info)')
