@@ -3,6 +3,7 @@
  * the one who asked.
  */
 import type { FastifyRequest } from 'fastify';
+import type { TSchema } from 'typebox';
 import type { Caller, Rule } from '../control/policy.ts';
 import type { Action } from './routes/volume-actions.ts';
 
@@ -35,6 +36,14 @@ declare module 'fastify' {
     rule?: Rule;
     /** The actions that its body may name. */
     actions?: ReadonlyMap<string, Action>;
+    /** What follows is for the OpenAPI document. The shape of the body; several where microversions differ. */
+    body?: TSchema | readonly TSchema[];
+    /** A listing: its filters and sort keys. */
+    list?: { readonly filters: object; readonly sort: object };
+    /** Other words of the query. */
+    query?: readonly string[];
+    /** Of a success, where it is not 202 for POST and DELETE and 200 otherwise. */
+    status?: number;
     /** The answer bears a hash of its body (from 3.15). */
     hasEtag?: boolean;
   }

@@ -10,6 +10,7 @@ import { admit, requireOwnProject, requireRole } from './auth/admission.ts';
 import type { Authenticator } from './auth/authenticator.ts';
 import { answerError, Fault, noSuchRoute, tooNew } from './faults.ts';
 import { minorOf, versionHeader } from './microversion.ts';
+import { describeRoutes, openApiRoutes } from './openapi.ts';
 import { type Limiter, limitRates, type RateLimits } from './rate-limits.ts';
 import { basicRoutes } from './routes/basics.ts';
 import { metadataRoutes } from './routes/metadata.ts';
@@ -70,8 +71,12 @@ export function buildServer(control: Control, options: ServerOptions): Server {
 
   const { host } = control.settings;
   const context: RouteContext = { control, place: { host: `${host}@pool#pool`, serviceUuid: uuidFrom(host) } };
-  versionRoutes(app, { isOpen: options.authenticator === undefined });
-  scrapeRoute(app, context, { isOpen: options.openMetrics === true });
+  describeRoutes(app, { version: control.settings.version, isGuarded: options.authenticator !== undefined });
+  app.register(async (routes) => {
+    versionRoutes(routes, { isOpen: options.authenticator === undefined });
+    scrapeRoute(routes, context, { isOpen: options.openMetrics === true });
+    openApiRoutes(routes);
+  });
   for (const start of ['/v3', '/v3/:projectId']) {
     app.register(
       async (routes) => {

@@ -73,27 +73,31 @@ export function basicRoutes(app: FastifyInstance, { control, place }: RouteConte
     return { extension: extensionView(found) };
   });
 
-  app.get('/resource_filters', { config: { since: 33 } }, async (request) => {
+  app.get('/resource_filters', { config: { since: 33, query: ['resource'] } }, async (request) => {
     const wanted = one(request.query as Query, 'resource');
     const found = Object.entries(RESOURCE_FILTERS).filter(([resource]) => wanted === undefined || resource === wanted);
     return { resource_filters: found.map(([resource, filters]) => ({ resource, filters })) };
   });
 
-  app.get('/os-services', { config: { rule: 'volume_extension:services:index' } }, async (request) => {
-    const query = request.query as Query;
-    const [wantedHost, wantedBinary] = [one(query, 'host'), one(query, 'binary')];
-    const { minor } = request.asked;
-    const services = [
-      { binary: 'cinder-scheduler', host },
-      { binary: 'cinder-volume', host: `${host}@pool` },
-    ].filter(({ binary, host: on }) => (wantedHost ?? on) === on && (wantedBinary ?? binary) === binary);
-    const updatedAt = timeOf(control.nowUs());
-    return { services: services.map((service) => serviceView(service, { minor, availabilityZone, updatedAt })) };
-  });
+  app.get(
+    '/os-services',
+    { config: { rule: 'volume_extension:services:index', query: ['host', 'binary'] } },
+    async (request) => {
+      const query = request.query as Query;
+      const [wantedHost, wantedBinary] = [one(query, 'host'), one(query, 'binary')];
+      const { minor } = request.asked;
+      const services = [
+        { binary: 'cinder-scheduler', host },
+        { binary: 'cinder-volume', host: `${host}@pool` },
+      ].filter(({ binary, host: on }) => (wantedHost ?? on) === on && (wantedBinary ?? binary) === binary);
+      const updatedAt = timeOf(control.nowUs());
+      return { services: services.map((service) => serviceView(service, { minor, availabilityZone, updatedAt })) };
+    },
+  );
 
   app.get(
     '/scheduler-stats/get_pools',
-    { config: { rule: 'scheduler_extension:scheduler_stats:get_pools' } },
+    { config: { rule: 'scheduler_extension:scheduler_stats:get_pools', query: ['name', 'detail'] } },
     async (request) => {
       const query = request.query as Query;
       const wanted = one(query, 'name');

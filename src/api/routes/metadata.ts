@@ -35,15 +35,19 @@ export function metadataRoutes(app: FastifyInstance, { control }: RouteContext):
       return { metadata: Object.fromEntries(await getMetadata(control, request.asked.caller, owner(request))) };
     });
     const rules = RULES[kind];
-    app.post(path, { config: { rule: rules.create } }, async (request) => change(request, { replace: false }));
-    app.put(path, { config: { rule: rules.update } }, async (request) => change(request, { replace: true }));
+    app.post(path, { config: { rule: rules.create, body: MetadataBody, status: 200 } }, async (request) =>
+      change(request, { replace: false }),
+    );
+    app.put(path, { config: { rule: rules.update, body: MetadataBody } }, async (request) =>
+      change(request, { replace: true }),
+    );
 
     app.get(`${path}/:key`, { config: { hasEtag: true } }, async (request) => {
       const key = param(request, 'key');
       const value = await getMetadataValue(control, request.asked.caller, { owner: owner(request), key });
       return { meta: Object.fromEntries([[key, value]]) };
     });
-    app.put(`${path}/:key`, { config: { rule: rules.update } }, async (request) => {
+    app.put(`${path}/:key`, { config: { rule: rules.update, body: MetaBody } }, async (request) => {
       const { meta } = checked(request, MetaBody, request.body);
       const key = param(request, 'key');
       if (!Object.hasOwn(meta, key)) throw badRequest('Request body and URI mismatch');
@@ -51,7 +55,7 @@ export function metadataRoutes(app: FastifyInstance, { control }: RouteContext):
       await changeMetadata(control, request.asked.caller, { owner: owner(request), entries, replace: false });
       return { meta };
     });
-    app.delete(`${path}/:key`, { config: { rule: rules.remove } }, async (request, reply) => {
+    app.delete(`${path}/:key`, { config: { rule: rules.remove, status: 200 } }, async (request, reply) => {
       await deleteMetadata(control, request.asked.caller, { owner: owner(request), key: param(request, 'key') });
       return reply.code(200).send();
     });

@@ -44,7 +44,7 @@ export function quarryRoutes(app: FastifyInstance, { control }: RouteContext): v
     app.get(`${path}/map`, async (request) => {
       return { ranges: await map(control, request.asked.caller, target(request)) };
     });
-    app.get(`${path}/diff`, async (request) => {
+    app.get(`${path}/diff`, { config: { query: ['from'] } }, async (request) => {
       const from = one(request.query as Query, 'from');
       const fromId = from === undefined || from === '' ? null : idOf(from);
       return { ranges: await diff(control, request.asked.caller, { target: target(request), fromId }) };

@@ -24,7 +24,7 @@ const IGNORED: ReadonlySet<string> = new Set(['tenant_id', 'project_id', 'id', '
 export function quotaRoutes(app: FastifyInstance, { control }: RouteContext): void {
   const { reader } = control.catalog;
 
-  app.get('/os-quota-sets/:target', async (request) => {
+  app.get('/os-quota-sets/:target', { config: { query: ['usage'] } }, async (request) => {
     const id = param(request, 'target');
     enforceInProject(request.asked.caller, 'volume_extension:quotas:show', id);
     const withUse = booleanOf(one(request.query as Query, 'usage')) === true;
@@ -38,13 +38,17 @@ export function quotaRoutes(app: FastifyInstance, { control }: RouteContext): vo
     enforceInProject(request.asked.caller, 'volume_extension:quotas:show', id);
     return { quota_set: { id, ...quotaView(await defaultLimits(control, reader)) } };
   });
-  app.put('/os-quota-sets/:target', { config: { rule: 'volume_extension:quotas:update' } }, async (request) => {
-    const { quota_set: body } = checked(request, QuotaSet, request.body);
-    return { quota_set: quotaView(await updateQuota(control, param(request, 'target'), limitsOf(body))) };
-  });
+  app.put(
+    '/os-quota-sets/:target',
+    { config: { rule: 'volume_extension:quotas:update', body: QuotaSet } },
+    async (request) => {
+      const { quota_set: body } = checked(request, QuotaSet, request.body);
+      return { quota_set: quotaView(await updateQuota(control, param(request, 'target'), limitsOf(body))) };
+    },
+  );
   app.delete(
     '/os-quota-sets/:target',
-    { config: { rule: 'volume_extension:quotas:delete' } },
+    { config: { rule: 'volume_extension:quotas:delete', status: 200 } },
     async (request, reply) => {
       await resetQuota(control, param(request, 'target'));
       return reply.code(200).send();
@@ -57,14 +61,14 @@ export function quotaRoutes(app: FastifyInstance, { control }: RouteContext): vo
   });
   app.put(
     '/os-quota-class-sets/:name',
-    { config: { rule: 'volume_extension:quota_classes:update' } },
+    { config: { rule: 'volume_extension:quota_classes:update', body: QuotaClassSet } },
     async (request) => {
       const { quota_class_set: body } = checked(request, QuotaClassSet, request.body);
       return { quota_class_set: quotaView(await updateClass(control, param(request, 'name'), limitsOf(body))) };
     },
   );
 
-  app.get('/limits', async (request) => {
+  app.get('/limits', { config: { query: ['project_id', 'tenant_id'] } }, async (request) => {
     const query = request.query as Query;
     const { caller, minor } = request.asked;
     // Of another project only for administrators; a member's wish is ignored, as Cinder does.

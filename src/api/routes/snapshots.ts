@@ -89,28 +89,32 @@ export function snapshotRoutes(app: FastifyInstance, { control }: RouteContext):
     };
   };
 
-  app.get('/snapshots', async (request) => list(request, { isFull: false }));
-  app.get('/snapshots/detail', async (request) => list(request, { isFull: true }));
+  app.get('/snapshots', { config: { list: WORDS } }, async (request) => list(request, { isFull: false }));
+  app.get('/snapshots/detail', { config: { list: WORDS } }, async (request) => list(request, { isFull: true }));
 
-  app.post('/snapshots', { config: { rule: 'volume:create_snapshot' } }, async (request, reply) => {
-    const { snapshot: body } = checked(request, CreateSnapshot, request.body);
-    if (body.volume_id === null) throw new Failure('not_found', { kind: 'Volume', id: 'None' });
-    const snapshot = await createSnapshot(control, request.asked.caller, {
-      volumeId: idOf(body.volume_id),
-      name: trimmed(body.name ?? body.display_name ?? null),
-      description: trimmed(body.description ?? body.display_description ?? null),
-      metadata: new Map(Object.entries(body.metadata ?? {})),
-      alsoInUse: mayBeInUse(request.asked.minor, body.force),
-    });
-    return reply.code(202).send({ snapshot: snapshotView(request.asked, snapshot, { isFull: false }) });
-  });
+  app.post(
+    '/snapshots',
+    { config: { rule: 'volume:create_snapshot', body: CreateSnapshot } },
+    async (request, reply) => {
+      const { snapshot: body } = checked(request, CreateSnapshot, request.body);
+      if (body.volume_id === null) throw new Failure('not_found', { kind: 'Volume', id: 'None' });
+      const snapshot = await createSnapshot(control, request.asked.caller, {
+        volumeId: idOf(body.volume_id),
+        name: trimmed(body.name ?? body.display_name ?? null),
+        description: trimmed(body.description ?? body.display_description ?? null),
+        metadata: new Map(Object.entries(body.metadata ?? {})),
+        alsoInUse: mayBeInUse(request.asked.minor, body.force),
+      });
+      return reply.code(202).send({ snapshot: snapshotView(request.asked, snapshot, { isFull: false }) });
+    },
+  );
 
   app.get('/snapshots/:id', { config: { hasEtag: true } }, async (request) => {
     const snapshot = await getSnapshot(control, request.asked.caller, param(request, 'id'));
     return { snapshot: snapshotView(request.asked, snapshot, { isFull: true }) };
   });
 
-  app.put('/snapshots/:id', { config: { rule: 'volume:update_snapshot' } }, async (request) => {
+  app.put('/snapshots/:id', { config: { rule: 'volume:update_snapshot', body: UpdateSnapshot } }, async (request) => {
     const { snapshot: body } = checked(request, UpdateSnapshot, request.body);
     const name = body.name === undefined ? body.display_name : body.name;
     const description = body.description === undefined ? body.display_description : body.description;

@@ -11,7 +11,7 @@ import type { RouteContext } from '../server.ts';
 import { typeView } from '../views.ts';
 
 export function typeRoutes(app: FastifyInstance, { control }: RouteContext): void {
-  app.get('/types', async (request) => {
+  app.get('/types', { config: { query: ['is_public', 'extra_specs'] } }, async (request) => {
     const query = request.query as Query;
     const types = (await allTypes(control)).filter((type) => isWanted(type, query, request.asked.minor));
     return { volume_types: types.map((type) => typeView(request.asked, type)) };

@@ -8,7 +8,9 @@ import type { Json } from '../views.ts';
 
 /** `isOpen`: there is no authentication, and old clients that ask us for a token get one that nobody looks at. */
 export function versionRoutes(app: FastifyInstance, { isOpen }: { isOpen: boolean }): void {
-  app.get('/', { config: { isOpen: true } }, async (request, reply) => reply.code(300).send(versionDocument(request)));
+  app.get('/', { config: { isOpen: true, status: 300 } }, async (request, reply) =>
+    reply.code(300).send(versionDocument(request)),
+  );
   for (const path of ['/v3', '/v3/']) {
     app.get(path, { config: { isVersioned: true, isOpen: true } }, async (request, reply) => {
       const user = request.headers['x-auth-user'];

@@ -84,10 +84,12 @@ const WORDS: Words<VolumeColumn> = {
 export function volumeRoutes(app: FastifyInstance, context: RouteContext): void {
   const { control, place } = context;
 
-  app.get('/volumes', async (request) => list(request, context, { isDetailed: false }));
-  app.get('/volumes/detail', async (request) => list(request, context, { isDetailed: true }));
+  app.get('/volumes', { config: { list: WORDS } }, async (request) => list(request, context, { isDetailed: false }));
+  app.get('/volumes/detail', { config: { list: WORDS } }, async (request) =>
+    list(request, context, { isDetailed: true }),
+  );
 
-  app.get('/volumes/summary', { config: { since: 12 } }, async (request) => {
+  app.get('/volumes/summary', { config: { since: 12, list: WORDS } }, async (request) => {
     const selection = selectionOf(request.query as Query, request.asked, WORDS);
     const { count, sizeGib } = await countVolumes(control, selection);
     const metadata = request.asked.minor < 36 ? null : await summarizeMetadata(control, selection);
@@ -100,38 +102,50 @@ export function volumeRoutes(app: FastifyInstance, context: RouteContext): void 
     };
   });
 
-  app.post('/volumes', { config: { rule: 'volume:create' } }, async (request, reply) => {
-    const volume = await createVolume(control, request.asked.caller, newVolumeOf(request));
-    return reply.code(202).send({ volume: volumeView(request.asked, volume, { place, form: 'created' }) });
-  });
+  app.post(
+    '/volumes',
+    { config: { rule: 'volume:create', body: [CreateVolume, CreateVolumeStrict] } },
+    async (request, reply) => {
+      const volume = await createVolume(control, request.asked.caller, newVolumeOf(request));
+      return reply.code(202).send({ volume: volumeView(request.asked, volume, { place, form: 'created' }) });
+    },
+  );
 
   app.get('/volumes/:id', { config: { hasEtag: true } }, async (request) => {
     const volume = await getVolume(control, request.asked.caller, param(request, 'id'));
     return { volume: volumeView(request.asked, volume, { place, form: 'full' }) };
   });
 
-  app.put('/volumes/:id', { config: { rule: 'volume:update' } }, async (request) => {
-    const schema = request.asked.minor >= STRICT_SINCE ? UpdateVolumeStrict : UpdateVolume;
-    const { volume: body } = checked(request, schema, request.body);
-    const name = body.name === undefined ? body.display_name : body.name;
-    const description = body.description === undefined ? body.display_description : body.description;
-    const update = {
-      ...(name !== undefined && { name: trimmed(name) }),
-      ...(description !== undefined && { description: trimmed(description) }),
-      ...(body.metadata != null && { metadata: new Map(Object.entries(body.metadata)) }),
-    };
-    const volume = await updateVolume(control, request.asked.caller, { id: param(request, 'id'), update });
-    return { volume: volumeView(request.asked, volume, { place, form: 'created' }) };
-  });
+  app.put(
+    '/volumes/:id',
+    { config: { rule: 'volume:update', body: [UpdateVolume, UpdateVolumeStrict] } },
+    async (request) => {
+      const schema = request.asked.minor >= STRICT_SINCE ? UpdateVolumeStrict : UpdateVolume;
+      const { volume: body } = checked(request, schema, request.body);
+      const name = body.name === undefined ? body.display_name : body.name;
+      const description = body.description === undefined ? body.display_description : body.description;
+      const update = {
+        ...(name !== undefined && { name: trimmed(name) }),
+        ...(description !== undefined && { description: trimmed(description) }),
+        ...(body.metadata != null && { metadata: new Map(Object.entries(body.metadata)) }),
+      };
+      const volume = await updateVolume(control, request.asked.caller, { id: param(request, 'id'), update });
+      return { volume: volumeView(request.asked, volume, { place, form: 'created' }) };
+    },
+  );
 
-  app.delete('/volumes/:id', { config: { rule: 'volume:delete' } }, async (request, reply) => {
-    const query = request.query as Query;
-    const force = request.asked.minor >= 23 && flag(query, 'force');
-    if (force) enforce(request.asked.caller, 'volume:force_delete');
-    const wanted = { id: param(request, 'id'), cascade: flag(query, 'cascade'), force };
-    await deleteVolume(control, request.asked.caller, wanted);
-    return reply.code(202).send();
-  });
+  app.delete(
+    '/volumes/:id',
+    { config: { rule: 'volume:delete', query: ['cascade', 'force'] } },
+    async (request, reply) => {
+      const query = request.query as Query;
+      const force = request.asked.minor >= 23 && flag(query, 'force');
+      if (force) enforce(request.asked.caller, 'volume:force_delete');
+      const wanted = { id: param(request, 'id'), cascade: flag(query, 'cascade'), force };
+      await deleteVolume(control, request.asked.caller, wanted);
+      return reply.code(202).send();
+    },
+  );
 
   // Nothing is encrypted by us; compute services ask at every attachment.
   app.get('/volumes/:id/encryption', async (request) => {
