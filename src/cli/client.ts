@@ -3,12 +3,14 @@
  * knows status codes and the shape of the API's errors, and nothing of volumes.
  */
 import { FAILURES, Failure } from '../base/errors.ts';
+import type { Connection } from './connection.ts';
 import { type Json, object } from './decode.ts';
 
-export const DEFAULT_URL = 'http://127.0.0.1:8776';
 const MICROVERSION = 'volume 3.71';
 /** A daemon that answers at all does so much sooner: long work is a status that is asked for, not an open request. */
 const ANSWER_TIMEOUT_MS = 60_000;
+
+const HOW_TO_LOG_IN = 'Give one with --token or QUARRY_TOKEN, or log in with OS_AUTH_URL and the other OS_* variables.';
 
 /** The daemon refused. The sentence is the daemon's own. */
 export class ApiError extends Error {
@@ -74,12 +76,14 @@ type Dispatcher = import('undici').Client;
 export class ApiClient {
   readonly url: string;
   readonly #target: Target;
+  readonly #certificates: string | null;
   readonly #headers: Readonly<Record<string, string>>;
   #dispatcher: Promise<Dispatcher> | null = null;
 
-  constructor(options: { url: string; token: string | null }) {
+  constructor(options: Connection) {
     this.url = options.url;
     this.#target = parseUrl(options.url);
+    this.#certificates = options.certificates;
     this.#headers = {
       accept: 'application/json',
       'openstack-api-version': MICROVERSION,
@@ -106,6 +110,7 @@ export class ApiClient {
       throw new Failure('unreachable', { url: this.url, reason: reasonOf(error) });
     }
     const parsed = answer === '' ? null : parsedOrNull(answer);
+    if (status === 401) throw new ApiError(status, `${this.url} does not accept the token. ${HOW_TO_LOG_IN}`);
     if (status >= 400) throw new ApiError(status, faultMessage(status, parsed));
     return parsed === null ? null : object(parsed, 'the answer');
   }
@@ -123,7 +128,11 @@ export class ApiClient {
     const { Client } = await import('undici');
     const { origin, socketPath } = this.#target;
     const timeouts = { headersTimeout: ANSWER_TIMEOUT_MS, bodyTimeout: ANSWER_TIMEOUT_MS };
-    return new Client(origin, socketPath === null ? timeouts : { ...timeouts, socketPath });
+    return new Client(origin, {
+      ...timeouts,
+      ...(socketPath !== null && { socketPath }),
+      ...(this.#certificates !== null && { connect: { ca: this.#certificates } }),
+    });
   }
 }
 

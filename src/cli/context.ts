@@ -1,7 +1,8 @@
 /** What every client command gets out of the global flags and the environment: a client, a printer, whether to wait. */
 import type { Command } from 'commander';
 import { Failure } from '../base/errors.ts';
-import { ApiClient, DEFAULT_URL } from './client.ts';
+import { ApiClient } from './client.ts';
+import { connect } from './connection.ts';
 import { type Format, Printer } from './print.ts';
 
 export type Context = {
@@ -17,10 +18,7 @@ type GlobalFlags = { url?: string; token?: string; output: Format; column?: stri
 /** Runs a client command. A second Ctrl-C ends the process at once, whatever it still cleans up. */
 export async function withContext(command: Command, action: (context: Context) => Promise<void>): Promise<void> {
   const flags = command.optsWithGlobals<GlobalFlags>();
-  const client = new ApiClient({
-    url: flags.url || process.env['QUARRY_URL'] || DEFAULT_URL,
-    token: flags.token || process.env['QUARRY_TOKEN'] || null,
-  });
+  const client = new ApiClient(await connect(flags, process.env));
   const controller = new AbortController();
   const onSignal = () => {
     if (controller.signal.aborted) process.exit(130);

@@ -4,12 +4,12 @@
  * `serve` and `check` work on a data folder; every other command is a client of the API.
  */
 import { Command, CommanderError, Option } from 'commander';
-import { DEFAULT_URL } from './client.ts';
 import { registerCheck } from './commands/check.ts';
 import { registerServe } from './commands/serve.ts';
 import { registerSnapshot } from './commands/snapshot.ts';
 import { registerStatus } from './commands/status.ts';
 import { registerVolume } from './commands/volume.ts';
+import { DEFAULT_URL } from './connection.ts';
 import { collect } from './context.ts';
 import { EXIT, reportError } from './failure.ts';
 import { readVersion } from './version.ts';
@@ -27,7 +27,7 @@ function buildProgram(): Command {
     .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'quarry: ')) })
     .addHelpText('after', EXIT_CODES)
     .option('--url <url>', `the daemon: http://HOST:PORT or unix:PATH (QUARRY_URL; default ${DEFAULT_URL})`)
-    .option('--token <token>', 'for daemons that ask for one (QUARRY_TOKEN)')
+    .option('--token <token>', 'for daemons that ask for one (QUARRY_TOKEN, or the OS_* variables)')
     .addOption(
       new Option('-o, --output <format>', 'how results look').choices(['table', 'json', 'value']).default('table'),
     )

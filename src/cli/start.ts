@@ -47,7 +47,7 @@ async function pageUri(context: Context, volume: { id: string; name: string }): 
 
 async function printPage(ready: Ready, print: (line: string) => void): Promise<void> {
   const url = ready.api[0] ?? '';
-  const client = new ApiClient({ url, token: null });
+  const client = new ApiClient({ url, token: null, certificates: null });
   const printer = new Printer({ format: 'table', columns: [] });
   const context: Context = { client, printer, shouldWait: true, signal: new AbortController().signal };
   try {

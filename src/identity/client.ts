@@ -88,23 +88,31 @@ export class IdentityClient {
     if (this.#agent !== null) await (await this.#agent).destroy();
   }
 
-  async #ask({ method, url, headers, body }: Ask): Promise<Answer> {
-    this.#agent ??= this.#connect();
-    const agent = await this.#agent;
+  async #ask(ask: Ask): Promise<Answer> {
     try {
-      const target = new URL(url);
-      const reply = await agent.request({
-        origin: target.origin,
-        path: `${target.pathname}${target.search}`,
-        method,
-        headers: { accept: 'application/json', ...headers, ...(body !== undefined && JSON_BODY) },
-        body: body === undefined ? null : JSON.stringify(body),
-        signal: AbortSignal.timeout(TIMEOUT_MS),
+      return await this.#send(ask).catch((error: unknown) => {
+        // The service had closed a connection that was kept for the next request; both calls may be repeated.
+        if (!isDropped(error)) throw error;
+        return this.#send(ask);
       });
-      return { status: reply.statusCode, headers: reply.headers, body: await bodyOf(reply.body) };
     } catch (error) {
       throw new Failure('identity_unavailable', { url: this.url, reason: reasonOf(error) });
     }
+  }
+
+  async #send({ method, url, headers, body }: Ask): Promise<Answer> {
+    this.#agent ??= this.#connect();
+    const agent = await this.#agent;
+    const target = new URL(url);
+    const reply = await agent.request({
+      origin: target.origin,
+      path: `${target.pathname}${target.search}`,
+      method,
+      headers: { accept: 'application/json', ...headers, ...(body !== undefined && JSON_BODY) },
+      body: body === undefined ? null : JSON.stringify(body),
+      signal: AbortSignal.timeout(TIMEOUT_MS),
+    });
+    return { status: reply.statusCode, headers: reply.headers, body: await bodyOf(reply.body) };
   }
 
   #unexpected(answer: Answer): Failure {
@@ -147,6 +155,10 @@ async function bodyOf(stream: AsyncIterable<Buffer>): Promise<unknown> {
 function messageOf({ status, body }: Answer): string {
   const error = (body as { error?: { message?: unknown } } | null)?.error;
   return typeof error?.message === 'string' ? error.message : `status ${status} without an explanation`;
+}
+
+function isDropped(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && (error.code === 'UND_ERR_SOCKET' || error.code === 'ECONNRESET');
 }
 
 function reasonOf(error: unknown): string {

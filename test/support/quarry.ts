@@ -9,7 +9,8 @@ export const MAIN = join(import.meta.dirname, '..', '..', 'dist', 'cli', 'main.j
 /** Without a daemon, or with one given by `--url`. Nothing of the caller's environment points it elsewhere. */
 export async function quarry(args: readonly string[], options: RunOptions = {}): Promise<Output> {
   if (!existsSync(MAIN)) throw new Error(`${MAIN} is not there: run \`npm run build\``);
-  const env = { ...process.env, QUARRY_URL: '', QUARRY_TOKEN: '', ...options.env };
+  const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith('OS_'));
+  const env = { ...Object.fromEntries(inherited), QUARRY_URL: '', QUARRY_TOKEN: '', ...options.env };
   return await tryRun(process.execPath, [MAIN, ...args], { ...options, env });
 }
 
