@@ -109,3 +109,11 @@ function later(
   const lower = builder(reference, '<', value);
   return nullable ? builder.or([lower, builder(reference, 'is', null)]) : lower;
 }
+
+/** Whether a marker is in the listing's project: another's says nothing, not even that it is there. */
+export function isListed<Row extends { readonly project_id: string }>(
+  marker: Row | undefined,
+  { projectId }: { readonly projectId: string | null },
+): marker is Row {
+  return marker !== undefined && (projectId === null || marker.project_id === projectId);
+}

@@ -2,7 +2,7 @@
  * Rows of snapshots: found, listed, counted, written. What may be done with one is not known here.
  */
 import { sql } from 'kysely';
-import { after, type Listing, matching } from './listing.ts';
+import { after, isListed, type Listing, matching } from './listing.ts';
 import type { NewSnapshotRow, Reader, SnapshotRow, Writer } from './schema.ts';
 import type { Totals } from './volumes.ts';
 
@@ -50,7 +50,7 @@ export async function listSnapshots(reader: Reader, listing: Listing<SnapshotCol
   let query = reader.selectFrom('snapshots').selectAll('snapshots').where(matching('snapshots', listing));
   if (listing.marker !== null) {
     const marker = await findSnapshot(reader, listing.marker);
-    if (marker === undefined) return null;
+    if (!isListed(marker, listing)) return null;
     query = query.where(after('snapshots', listing.order, marker));
   }
   for (const { column, descending } of listing.order) query = query.orderBy(column, descending ? 'desc' : 'asc');

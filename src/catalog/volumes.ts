@@ -3,7 +3,7 @@
  * two racing requests one finds no row. Which changes are allowed is not known here.
  */
 import { sql } from 'kysely';
-import { after, type Listing, matching } from './listing.ts';
+import { after, isListed, type Listing, matching } from './listing.ts';
 import type { NewVolumeRow, Reader, VolumeRow, Writer } from './schema.ts';
 
 export type VolumeColumn =
@@ -61,7 +61,7 @@ export async function listVolumes(reader: Reader, listing: Listing<VolumeColumn>
   let query = reader.selectFrom('volumes').selectAll('volumes').where(matching('volumes', listing));
   if (listing.marker !== null) {
     const marker = await findVolume(reader, listing.marker);
-    if (marker === undefined) return null;
+    if (!isListed(marker, listing)) return null;
     query = query.where(after('volumes', listing.order, marker));
   }
   for (const { column, descending } of listing.order) query = query.orderBy(column, descending ? 'desc' : 'asc');

@@ -99,6 +99,21 @@ describe('a project', () => {
     expect(all.body.volumes.map((volume: { id: string }) => volume.id)).toEqual([id]);
   });
 
+  // A page after somebody else's volume would tell that it exists, and by its place in the order how it is called.
+  test('has no markers in other projects', async () => {
+    await using api = await guarded();
+    const id = await volumeOf(api, 'member');
+    const made = { headers: as('member'), body: { snapshot: { volume_id: id } } };
+    const snapshot = (await api.ask('POST', '/v3/snapshots', made)).body.snapshot.id;
+    await api.settle();
+    for (const url of [`/v3/volumes?marker=${id}`, `/v3/snapshots?marker=${snapshot}`]) {
+      expect((await api.ask('GET', `${url}&sort=name:asc`, { headers: as('member elsewhere') })).status).toBe(404);
+      expect((await api.ask('GET', url, { headers: as('admin elsewhere') })).status).toBe(404);
+      expect((await api.ask('GET', `${url}&all_tenants=1`, { headers: as('admin elsewhere') })).status).toBe(200);
+      expect((await api.ask('GET', url, { headers: as('member') })).status).toBe(200);
+    }
+  });
+
   test('is a filter for administrators only, like every word that nobody knows', async () => {
     await using api = await guarded();
     await volumeOf(api, 'member');
