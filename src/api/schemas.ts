@@ -26,13 +26,13 @@ export function booleanOf(value: unknown): boolean | null {
 }
 
 /** No control characters and no half characters: names are shown to people and become names of exports. */
-const Name = Type.Unsafe<string | null>({
+export const Name = Type.Unsafe<string | null>({
   type: ['string', 'null'],
   maxLength: 255,
   pattern: '^[^\\p{Cc}\\p{Cs}]*$',
 });
 /** Descriptions may have lines. */
-const Description = Type.Unsafe<string | null>({
+export const Description = Type.Unsafe<string | null>({
   type: ['string', 'null'],
   maxLength: 255,
   pattern: '^([^\\p{Cc}\\p{Cs}]|[\\n\\r\\t])*$',
@@ -59,7 +59,7 @@ const MetadataEntries = {
 const Metadata = Type.Unsafe<Record<string, string>>({ type: 'object', ...MetadataEntries });
 const MetadataOrNull = Type.Unsafe<Record<string, string> | null>({ type: ['object', 'null'], ...MetadataEntries });
 
-const closed = <P extends TProperties>(properties: P): TObject<P> =>
+export const closed = <P extends TProperties>(properties: P): TObject<P> =>
   Type.Object(properties, { additionalProperties: false });
 
 const NewVolumeFields = {

@@ -17,6 +17,7 @@ import { metadataRoutes } from './routes/metadata.ts';
 import { quarryRoutes, scrapeRoute } from './routes/quarry.ts';
 import { quotaRoutes } from './routes/quotas.ts';
 import { snapshotRoutes } from './routes/snapshots.ts';
+import { typeDetailRoutes } from './routes/type-details.ts';
 import { typeRoutes } from './routes/types.ts';
 import { versionRoutes } from './routes/versions.ts';
 import { volumeActionRoutes } from './routes/volume-actions.ts';
@@ -97,6 +98,7 @@ const ROUTES = [
   snapshotRoutes,
   metadataRoutes,
   typeRoutes,
+  typeDetailRoutes,
   quotaRoutes,
   basicRoutes,
   quarryRoutes,

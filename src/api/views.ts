@@ -6,7 +6,6 @@ import type { FastifyRequest } from 'fastify';
 import type { AttachmentRow, VolumeRow } from '../catalog/schema.ts';
 import type { QuotaUse } from '../control/quotas.ts';
 import type { Snapshot } from '../control/snapshots.ts';
-import type { VolumeType } from '../control/types.ts';
 import type { Volume } from '../control/volumes.ts';
 import type { Asked } from './asked.ts';
 import { PAGE_MAX } from './query.ts';
@@ -122,18 +121,6 @@ export function snapshotView(asked: Asked, { row, metadata }: Snapshot, { isFull
       'os-extended-snapshot-attributes:progress': row.progress,
       'os-extended-snapshot-attributes:project_id': row.project_id,
     }),
-  };
-}
-
-export function typeView(asked: Asked, type: VolumeType): Json {
-  return {
-    id: type.id,
-    name: type.name,
-    is_public: type.isPublic,
-    'os-volume-type-access:is_public': type.isPublic,
-    description: type.description,
-    extra_specs: type.extraSpecs,
-    ...(asked.caller.isAdmin && { qos_specs_id: null }),
   };
 }
 

@@ -83,3 +83,13 @@ export async function usesOf(reader: Reader, projectId: string): Promise<Use[]> 
     };
   });
 }
+
+/** Limits of resources, whoever they are for, now bear another name. */
+export async function renameLimits(writer: Writer, from: string, to: string): Promise<void> {
+  await writer.deleteFrom('quotas').where('resource', '=', to).execute();
+  await writer.updateTable('quotas').set({ resource: to }).where('resource', '=', from).execute();
+}
+
+export async function forgetLimits(writer: Writer, resources: readonly string[]): Promise<void> {
+  await writer.deleteFrom('quotas').where('resource', 'in', resources).execute();
+}

@@ -70,9 +70,47 @@ type TypeTable = {
   name: string;
   description: string | null;
   is_public: number;
-  /** JSON object of strings. */
-  extra_specs: string;
+  qos_spec_id: string | null;
   created_at: number;
+  updated_at: number | null;
+};
+
+type TypeExtraSpecTable = { type_id: string; key: string; value: string };
+
+/** Projects that may use a private type. */
+type TypeAccessTable = { type_id: string; project_id: string };
+
+type TypeEncryptionTable = {
+  type_id: string;
+  encryption_id: string;
+  provider: string;
+  control_location: string;
+  cipher: string | null;
+  key_size: number | null;
+  created_at: number;
+  updated_at: number | null;
+};
+
+type DefaultTypeTable = { project_id: string; type_id: string };
+
+type QosSpecTable = {
+  id: string;
+  name: string;
+  consumer: string;
+  created_at: number;
+  updated_at: number | null;
+};
+
+type QosSpecValueTable = { spec_id: string; key: string; value: string };
+
+/** What an administrator said of a service; one without a row was never spoken of. */
+type ServiceTable = {
+  binary: string;
+  host: string;
+  disabled: number;
+  disabled_reason: string | null;
+  frozen: number;
+  updated_at: number;
 };
 
 type QuotaTable = {
@@ -108,6 +146,13 @@ export type Schema = {
   metadata: MetadataTable;
   attachments: AttachmentTable;
   types: TypeTable;
+  type_extra_specs: TypeExtraSpecTable;
+  type_access: TypeAccessTable;
+  type_encryption: TypeEncryptionTable;
+  default_types: DefaultTypeTable;
+  qos_specs: QosSpecTable;
+  qos_spec_values: QosSpecValueTable;
+  services: ServiceTable;
   quotas: QuotaTable;
   tasks: TaskTable;
   applied_migrations: AppliedMigrationTable;
@@ -117,6 +162,10 @@ export type VolumeRow = Readonly<Selectable<VolumeTable>>;
 export type SnapshotRow = Readonly<Selectable<SnapshotTable>>;
 export type AttachmentRow = Readonly<Selectable<AttachmentTable>>;
 export type TypeRow = Readonly<Selectable<TypeTable>>;
+export type TypeEncryptionRow = Readonly<Selectable<TypeEncryptionTable>>;
+export type DefaultTypeRow = Readonly<Selectable<DefaultTypeTable>>;
+export type QosSpecRow = Readonly<Selectable<QosSpecTable>>;
+export type ServiceRow = Readonly<Selectable<ServiceTable>>;
 export type TaskRow = Readonly<Selectable<TaskTable>>;
 export type NewVolumeRow = Readonly<Insertable<VolumeTable>>;
 export type NewSnapshotRow = Readonly<Insertable<SnapshotTable>>;

@@ -16,6 +16,11 @@ const UNLIMITED = -1;
 const DEFAULT_CLASS = 'default';
 const PER_TYPE = ['volumes', 'gigabytes', 'snapshots'] as const;
 
+/** What is limited for each volume type by itself. */
+export function resourcesOfType(typeName: string): string[] {
+  return PER_TYPE.map((resource) => `${resource}_${typeName}`);
+}
+
 export type Charge = {
   readonly projectId: string;
   readonly type: TypeRow;
@@ -97,7 +102,7 @@ export async function defaultLimits(control: Control, reader: Reader): Promise<M
   const limits = new Map<string, number>();
   for (const resource of QUOTA_RESOURCES) limits.set(resource, control.settings.quotaDefaults[resource]);
   for (const type of await listTypes(reader))
-    for (const resource of PER_TYPE) limits.set(`${resource}_${type.name}`, UNLIMITED);
+    for (const resource of resourcesOfType(type.name)) limits.set(resource, UNLIMITED);
   return overlaid(limits, await limitsOf(reader, { scope: 'class', id: DEFAULT_CLASS }));
 }
 

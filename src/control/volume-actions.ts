@@ -16,7 +16,7 @@ import {
   visibleSnapshot,
   visibleVolume,
 } from './states.ts';
-import { requireType } from './types.ts';
+import { requireUsableType } from './types.ts';
 
 /** Reserve and begin-detaching refuse in a wrong status; their opposites then change nothing. */
 export async function moveVolume(
@@ -151,7 +151,7 @@ export async function retypeVolume(
 ): Promise<void> {
   const { reader } = control.catalog;
   const row = await visibleVolume(reader, caller, id);
-  const wanted = await requireType(reader, type);
+  const wanted = await requireUsableType(reader, caller, type);
   if (wanted.id === row.type_id) {
     const reason = `Invalid input received: New volume type must differ from the current one of volume ${id}: ${wanted.name}.`;
     throw new Failure('bad_request', { reason });

@@ -28,7 +28,7 @@ import { type Control, METADATA_KEYS_MAX, refuseWhileConnected } from './control
 import type { Caller } from './policy.ts';
 import { charge } from './quotas.ts';
 import { begin, initialStatus, requireStatus, visibleSnapshot, visibleVolume } from './states.ts';
-import { defaultType, requireType } from './types.ts';
+import { defaultType, defaultTypeOf, requireUsableType } from './types.ts';
 
 export type Volume = {
   readonly row: VolumeRow;
@@ -58,7 +58,7 @@ export async function createVolume(control: Control, caller: Caller, wanted: New
   requireZone(control, wanted.availabilityZone);
   const accepted = await control.catalog.write(async (writer) => {
     const origin = wanted.source === null ? null : await originOf(writer, caller, wanted.source);
-    const type = await typeFor(writer, wanted.type, origin);
+    const type = await typeFor(writer, caller, { asked: wanted.type, origin });
     const sizeGib = sizeFor(wanted.sizeGib, origin);
     await charge(control, writer, {
       projectId: caller.projectId,
@@ -114,10 +114,14 @@ async function originOf(writer: Writer, caller: Caller, source: VolumeSource): P
   return { sizeGib: row.size_gib, typeId: row.type_id, bootable: volume.bootable, what: 'snapshot' };
 }
 
-async function typeFor(reader: Reader, asked: string | null, origin: Origin | null): Promise<TypeRow> {
-  if (asked !== null && asked !== '') return requireType(reader, asked);
+async function typeFor(
+  reader: Reader,
+  caller: Caller,
+  { asked, origin }: { asked: string | null; origin: Origin | null },
+): Promise<TypeRow> {
+  if (asked !== null && asked !== '') return requireUsableType(reader, caller, asked);
   const inherited = origin === null ? undefined : await findType(reader, origin.typeId);
-  return inherited ?? defaultType(reader);
+  return inherited ?? defaultTypeOf(reader, caller.projectId);
 }
 
 function sizeFor(asked: number | null, origin: Origin | null): number {

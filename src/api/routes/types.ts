@@ -1,54 +1,152 @@
 /**
- * Volume types, as far as they can be read.
+ * Volume types: list, show, create, change, delete. What hangs on them is in type-details.ts.
  */
-import type { FastifyInstance } from 'fastify';
-import { Failure } from '../../base/errors.ts';
-import { allTypes, DEFAULT_TYPE_NAME, getType, type VolumeType } from '../../control/types.ts';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import {
+  allTypes,
+  createType,
+  defaultTypeOf,
+  deleteType,
+  getType,
+  sharedTypes,
+  updateType,
+  type VolumeType,
+  withSpecs,
+} from '../../control/types.ts';
 import { param } from '../asked.ts';
-import { dictionaryOf, one, type Query } from '../query.ts';
-import { booleanOf } from '../schemas.ts';
+import { badRequest } from '../faults.ts';
+import { type Line, pageOfLines } from '../pages.ts';
+import { dictionaryOf, one, pageOf, type Query, type Words } from '../query.ts';
+import { CreateType, UpdateType } from '../schemas/types.ts';
+import { booleanOf, checked } from '../schemas.ts';
 import type { RouteContext } from '../server.ts';
-import { typeView } from '../views.ts';
+import { isUserVisible, typeView } from '../views/types.ts';
+import { nextLink } from '../views.ts';
 
-export function typeRoutes(app: FastifyInstance, { control }: RouteContext): void {
-  app.get('/types', { config: { query: ['is_public', 'extra_specs'] } }, async (request) => {
-    const query = request.query as Query;
-    const types = (await allTypes(control)).filter((type) => isWanted(type, query, request.asked.minor));
-    return { volume_types: types.map((type) => typeView(request.asked, type)) };
-  });
+type TypeColumn = 'id' | 'name' | 'description' | 'is_public' | 'qos_specs_id' | 'created_at' | 'updated_at';
+
+const WORDS: Words<TypeColumn> = {
+  filters: {
+    id: { kind: 'text', column: 'id' },
+    name: { kind: 'text', column: 'name' },
+    description: { kind: 'text', column: 'description' },
+    qos_specs_id: { kind: 'text', column: 'qos_specs_id' },
+    extra_specs: { kind: 'metadata', scope: 'user' },
+  },
+  sort: {
+    id: 'id',
+    name: 'name',
+    description: 'description',
+    is_public: 'is_public',
+    qos_specs_id: 'qos_specs_id',
+    created_at: 'created_at',
+    updated_at: 'updated_at',
+  },
+};
+
+export function typeRoutes(app: FastifyInstance, context: RouteContext): void {
+  const { control } = context;
+
+  app.get('/types', async (request) => list(request, context));
 
   app.get('/types/default', async (request) => {
-    const type = (await allTypes(control)).find(({ name }) => name === DEFAULT_TYPE_NAME);
-    if (type === undefined) throw new Failure('not_found', { kind: 'Volume type', id: 'default' });
-    return { volume_type: typeView(request.asked, type) };
+    const { reader } = control.catalog;
+    const type = await withSpecs(reader, await defaultTypeOf(reader, request.asked.caller.projectId));
+    return { volume_type: typeView(request.asked, type, 'read') };
   });
 
-  app.get('/types/:id', async (request) => {
-    return { volume_type: typeView(request.asked, await getType(control, param(request, 'id'))) };
+  app.get('/types/:id', { config: { hasEtag: true } }, async (request) => {
+    const type = await getType(control, request.asked.caller, param(request, 'id'));
+    return { volume_type: typeView(request.asked, type, 'read') };
   });
 
-  app.get('/types/:id/extra_specs', async (request) => {
-    return { extra_specs: (await getType(control, param(request, 'id'))).extraSpecs };
+  app.post('/types', async (request) => {
+    const { volume_type: body } = checked(request, CreateType, request.body);
+    const isPublic = body['os-volume-type-access:is_public'];
+    const type = await createType(control, request.asked.caller, {
+      name: body.name,
+      description: body.description ?? null,
+      isPublic: isPublic === undefined ? true : booleanOf(isPublic) === true,
+      extraSpecs: withoutNulls(body.extra_specs ?? {}),
+    });
+    return { volume_type: typeView(request.asked, type, 'created') };
   });
 
-  app.get('/types/:id/extra_specs/:key', async (request) => {
-    const [id, key] = [param(request, 'id'), param(request, 'key')];
-    const { extraSpecs } = await getType(control, id);
-    const value = Object.hasOwn(extraSpecs, key) ? extraSpecs[key] : undefined;
-    if (value === undefined) throw new Failure('not_found', { kind: `Volume Type ${id} extra spec`, id: key });
-    return Object.fromEntries([[key, value]]);
+  app.put('/types/:id', async (request) => {
+    const { volume_type: body } = checked(request, UpdateType, request.body);
+    const update = {
+      name: body.name ?? null,
+      description: body.description ?? null,
+      isPublic: body.is_public === undefined ? null : booleanOf(body.is_public) === true,
+    };
+    const type = await updateType(control, request.asked.caller, { id: param(request, 'id'), update });
+    return { volume_type: typeView(request.asked, type, 'updated') };
   });
 
-  app.get('/types/:id/encryption', async (request) => {
-    await getType(control, param(request, 'id'));
-    return {};
+  app.delete('/types/:id', async (request, reply) => {
+    await deleteType(control, request.asked.caller, param(request, 'id'));
+    return reply.code(202).send();
   });
 }
 
-function isWanted(type: VolumeType, query: Query, minor: number): boolean {
-  const isPublic = booleanOf(one(query, 'is_public') ?? 'None');
-  if (isPublic !== null && type.isPublic !== isPublic) return false;
-  const specs = minor >= 52 ? one(query, 'extra_specs') : undefined;
-  if (specs === undefined) return true;
-  return dictionaryOf('extra_specs', specs).every(([key, value]) => type.extraSpecs[key] === value);
+export function withoutNulls(specs: Readonly<Record<string, string | null>>): Record<string, string> {
+  const set = Object.entries(specs).filter((entry): entry is [string, string] => entry[1] !== null);
+  return Object.fromEntries(set);
+}
+
+async function list(request: FastifyRequest, { control }: RouteContext) {
+  const { asked } = request;
+  const { is_public: asksPublic, ...query } = request.query as Record<string, string | string[] | undefined>;
+  const isPublic = isPublicOf(asked.caller.isAdmin ? one({ asksPublic }, 'asksPublic') : undefined);
+  // Before 3.52 a user's other filters are dropped.
+  const words = asked.caller.isAdmin || asked.minor >= 52 ? query : pick(query, PAGE_WORDS);
+  const page = pageOf(words, asked, WORDS);
+  const hidden = hiddenSpec(words, asked.caller.isAdmin);
+  const shared = await sharedTypes(control, asked.caller.projectId);
+  const types = (await allTypes(control, asked.caller)).filter((type) => {
+    if (hidden) return false;
+    if (isPublic === null) return true;
+    return isPublic ? type.isPublic || shared.has(type.id) : !type.isPublic;
+  });
+  const found = pageOfLines(types.map(lineOf), page, 'Volume type');
+  const items = found.map((type) => typeView(asked, type, 'read'));
+  return { volume_types: items, ...nextLink(request, { collection: 'volume_type', limit: page.limit, items }) };
+}
+
+const PAGE_WORDS = ['limit', 'marker', 'offset', 'sort', 'sort_key', 'sort_dir'];
+
+function pick(query: Query, names: readonly string[]): Query {
+  return Object.fromEntries(Object.entries(query).filter(([name]) => names.includes(name)));
+}
+
+/** A user who filters by a spec that he may not see finds nothing, whatever there is. */
+function hiddenSpec(query: Query, isAdmin: boolean): boolean {
+  const specs = one(query, 'extra_specs');
+  if (isAdmin || specs === undefined) return false;
+  return dictionaryOf('extra_specs', specs).some(([key]) => !isUserVisible(key));
+}
+
+/** Null: public and private ones. */
+function isPublicOf(text: string | undefined): boolean | null {
+  if (text === undefined) return true;
+  if (text.toLowerCase() === 'none') return null;
+  const value = booleanOf(text);
+  if (value === null) throw badRequest(`Invalid input received: Invalid is_public filter [${text}]`);
+  return value;
+}
+
+function lineOf(type: VolumeType): Line<TypeColumn, VolumeType> {
+  return {
+    item: type,
+    columns: {
+      id: type.id,
+      name: type.name,
+      description: type.description,
+      is_public: type.isPublic ? 1 : 0,
+      qos_specs_id: type.qosSpecId,
+      created_at: type.createdAt,
+      updated_at: type.updatedAt,
+    },
+    entries: type.extraSpecs,
+  };
 }
