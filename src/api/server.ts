@@ -14,6 +14,7 @@ import { describeRoutes, openApiRoutes } from './openapi.ts';
 import { type Limiter, limitRates, type RateLimits } from './rate-limits.ts';
 import { basicRoutes } from './routes/basics.ts';
 import { metadataRoutes } from './routes/metadata.ts';
+import { qosRoutes } from './routes/qos-specs.ts';
 import { quarryRoutes, scrapeRoute } from './routes/quarry.ts';
 import { quotaRoutes } from './routes/quotas.ts';
 import { snapshotRoutes } from './routes/snapshots.ts';
@@ -99,6 +100,7 @@ const ROUTES = [
   metadataRoutes,
   typeRoutes,
   typeDetailRoutes,
+  qosRoutes,
   quotaRoutes,
   basicRoutes,
   quarryRoutes,

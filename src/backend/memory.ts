@@ -209,7 +209,10 @@ export class MemoryBackend implements VolumeBackend {
   /** What a restart of the process forgets. */
   restart(): void {
     this.#published.clear();
-    for (const thing of this.#things.values()) thing.connections = 0;
+    for (const thing of this.#things.values()) {
+      thing.connections = 0;
+      thing.limits = null;
+    }
   }
 
   published(): ReadonlyMap<string, Published> {

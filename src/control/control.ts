@@ -8,6 +8,7 @@ import type { Log } from '../base/log.ts';
 import type { Metrics } from '../base/metrics.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import { Exports } from './exports.ts';
+import { LimitKeeper } from './limit-keeper.ts';
 import { failObject, settleLeftovers } from './recovery.ts';
 import { Tasks } from './tasks.ts';
 import { ensureDefaultType } from './types.ts';
@@ -65,6 +66,7 @@ export class Control {
   readonly settings: Settings;
   readonly newId: () => string;
   readonly exports: Exports;
+  readonly limits: LimitKeeper;
   readonly tasks: Tasks;
   readonly startedAtUs: number;
   readonly #now: () => number;
@@ -79,6 +81,7 @@ export class Control {
     this.newId = options.newId;
     this.#now = options.now;
     this.exports = new Exports(this);
+    this.limits = new LimitKeeper(this, options.pause);
     this.tasks = new Tasks(this, options.pause);
     this.startedAtUs = this.nowUs();
   }
@@ -94,6 +97,8 @@ export class Control {
     await ensureDefaultType(this);
     const resumed = await this.tasks.load();
     await settleLeftovers(this, resumed);
+    // Before anybody is served: limits were forgotten with the process that set them.
+    await this.limits.applyAll();
     if (this.settings.publishAll) await this.exports.publishAll();
     this.tasks.resume(resumed);
   }
@@ -107,11 +112,13 @@ export class Control {
   /** The backend is lost and the process about to end: what fails now must not be taken for the volumes' failure. */
   abandon(): void {
     this.tasks.stop();
+    this.limits.stop();
   }
 
   /** Tasks under way get to their next step; what they did not finish goes on at the next start. */
   async close(): Promise<void> {
     await this.tasks.close();
+    await this.limits.close();
   }
 }
 

@@ -41,9 +41,10 @@ export class Api implements AsyncDisposable {
     return { status: reply.statusCode, headers: reply.headers, body: isJson ? reply.json() : reply.body };
   }
 
-  /** Waits until no task is under way. */
+  /** Waits until no task is under way and limits are what they should be. */
   async settle(): Promise<void> {
     await this.world.control.tasks.idle();
+    await this.world.control.limits.idle();
   }
 
   async createVolume(fields: Record<string, unknown> = {}): Promise<string> {

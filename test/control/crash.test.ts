@@ -6,8 +6,10 @@ import { describe, expect, test } from 'vitest';
 import { allSnapshots } from '../../src/catalog/snapshots.ts';
 import { unfinishedTasks } from '../../src/catalog/tasks.ts';
 import { allVolumes } from '../../src/catalog/volumes.ts';
+import { associateQosSpec, createQosSpec } from '../../src/control/qos-specs.ts';
 import { quotaUse } from '../../src/control/quotas.ts';
 import { createSnapshot, deleteSnapshot } from '../../src/control/snapshots.ts';
+import { defaultType } from '../../src/control/types.ts';
 import { createVolume, deleteVolume, extendVolume, revertVolume } from '../../src/control/volumes.ts';
 import { Interrupter } from './interrupt.ts';
 import { CALLER, NEW_SNAPSHOT, NEW_VOLUME, World } from './world.ts';
@@ -62,6 +64,12 @@ const STEPS_MAX = 60;
 
 async function prepare(): Promise<{ world: World; ids: Ids }> {
   const world = await World.open();
+  // Every volume has a limit that grows with its size.
+  const { control } = world;
+  const type = await defaultType(control.catalog.reader);
+  const qos = { name: 'slow', consumer: 'both', specs: { total_iops_sec_per_gb: '100' } };
+  const { row } = await createQosSpec(control, CALLER, qos);
+  await associateQosSpec(control, CALLER, { id: row.id, typeId: type.id });
   const volume = await world.volume({ name: 'first' });
   const snapshot = await world.snapshot(volume);
   await world.crash();
@@ -80,6 +88,7 @@ async function outcomeOf(world: World, ids: Ids): Promise<Outcome> {
 }
 
 async function expectConsistent(world: World, endStates: readonly string[]): Promise<void> {
+  await world.control.limits.idle();
   const { control, backend } = world;
   const volumes = await allVolumes(control.catalog.reader);
   const snapshots = await allSnapshots(control.catalog.reader);
@@ -95,6 +104,7 @@ async function expectConsistent(world: World, endStates: readonly string[]): Pro
   }
   for (const row of volumes.filter(({ status }) => status === 'available')) {
     expect((await backend.usage([row.id]))[0]?.sizeBytes).toBe(row.size_gib * 2 ** 30);
+    expect(backend.limitsOf(row.id)).toEqual({ totalIopsSec: 100 * row.size_gib });
     if (row.name !== null) expect(backend.published().get(row.name)?.targetId).toBe(row.id);
   }
   const use = await quotaUse(control, CALLER.projectId);
@@ -120,6 +130,7 @@ describe.each(Object.entries(SCENARIOS))('%s', (_name, scenario) => {
         await world.control.start();
         await scenario.act(world, ids);
         await world.control.tasks.idle();
+        await world.control.limits.idle();
       })();
       await Promise.race([interrupter.reached, work]);
       if (!interrupter.isReached) {

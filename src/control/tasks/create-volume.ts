@@ -21,6 +21,7 @@ export const createVolumeTask = taskKind(CreateVolumeArgs, {
   async run(control, { volumeId, sizeGib, sourceId }) {
     try {
       await control.backend.createVolume({ id: volumeId, sizeBytes: sizeGib * GIB, sourceId });
+      await control.limits.apply(volumeId);
       await control.exports.publishVolume(volumeId);
     } catch (error) {
       if (error instanceof Failure && error.code !== 'shutting_down') await undo(control, volumeId);

@@ -22,6 +22,7 @@ export const deleteVolumeTask = taskKind(DeleteVolumeArgs, {
       await control.exports.withdraw(id);
       await control.backend.delete(id);
     }
+    control.limits.forget(volumeId);
   },
 
   async done(_control, writer, { volumeId, snapshotIds }) {

@@ -28,5 +28,8 @@ export const extendVolumeTask = taskKind(ExtendVolumeArgs, {
     await finish(writer, { table: 'volumes', id: volumeId, action: 'extend', nowUs, outcome: 'failed' });
   },
 
-  async after() {},
+  async after(control, { volumeId }) {
+    // Limits per GiB grow with the volume.
+    control.limits.refresh([volumeId]);
+  },
 });
