@@ -96,6 +96,14 @@ export function one(query: Query, name: string): string | undefined {
   return typeof value === 'string' ? value : value?.[0];
 }
 
+export function flag(query: Query, name: string): boolean {
+  const text = one(query, name);
+  if (text === undefined) return false;
+  const value = booleanOf(text);
+  if (value === null) throw badRequest(`Invalid input received: Invalid value '${text}' for ${name}.`);
+  return value;
+}
+
 function wholeNumber(query: Query, name: string, max: number): number | null {
   const text = one(query, name);
   if (text === undefined) return null;

@@ -13,10 +13,12 @@ import { minorOf, versionHeader } from './microversion.ts';
 import { describeRoutes, openApiRoutes } from './openapi.ts';
 import { type Limiter, limitRates, type RateLimits } from './rate-limits.ts';
 import { basicRoutes } from './routes/basics.ts';
+import { hostRoutes } from './routes/hosts.ts';
 import { metadataRoutes } from './routes/metadata.ts';
 import { qosRoutes } from './routes/qos-specs.ts';
 import { quarryRoutes, scrapeRoute } from './routes/quarry.ts';
 import { quotaRoutes } from './routes/quotas.ts';
+import { serviceRoutes } from './routes/services.ts';
 import { snapshotRoutes } from './routes/snapshots.ts';
 import { typeDetailRoutes } from './routes/type-details.ts';
 import { typeRoutes } from './routes/types.ts';
@@ -103,6 +105,8 @@ const ROUTES = [
   qosRoutes,
   quotaRoutes,
   basicRoutes,
+  serviceRoutes,
+  hostRoutes,
   quarryRoutes,
 ] as const;
 

@@ -33,6 +33,12 @@ export const FAILURES = {
       'The pool has no space left: {freeBytes} bytes free, {reservedBytes} kept in reserve. Delete or trim something.',
   },
   out_of_range: { http: 400, fault: 'badRequest', exit: 2, message: '{reason}' },
+  no_backend: {
+    http: null,
+    fault: 'computeFault',
+    exit: 4,
+    message: 'No valid backend was found: {reason}',
+  },
   conflict: { http: 409, fault: 'conflictingRequest', exit: 4, message: '{reason}' },
   read_only: { http: 409, fault: 'conflictingRequest', exit: 4, message: '{reason}' },
   not_supported: { http: 501, fault: 'notImplemented', exit: 4, message: '{reason}' },

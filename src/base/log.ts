@@ -19,8 +19,9 @@ export interface Log {
   child(fields: LogFields): Log;
 }
 
-/** The real log. Its level can be changed while it runs (SIGHUP). */
+/** The real log. Its level can be changed while it runs (SIGHUP, or by an administrator through the API). */
 export interface RootLog extends Log {
+  level(): LogLevel;
   setLevel(level: LogLevel): void;
 }
 
@@ -39,7 +40,7 @@ export function openLog(options: { level: LogLevel; format: LogFormat }): RootLo
 }
 
 /** Says nothing; for tests and for commands that report by other means. */
-export const SILENT_LOG: Log = {
+export const SILENT_LOG: RootLog = {
   error() {},
   warn() {},
   info() {},
@@ -47,6 +48,8 @@ export const SILENT_LOG: Log = {
   child() {
     return SILENT_LOG;
   },
+  level: () => 'fatal',
+  setLevel() {},
 };
 
 function wrap(logger: Logger): RootLog {
@@ -56,6 +59,7 @@ function wrap(logger: Logger): RootLog {
     info: (fields, message) => logger.info(fields, message),
     debug: (fields, message) => logger.debug(fields, message),
     child: (fields) => wrap(logger.child(fields)),
+    level: () => LOG_LEVELS.find((level) => level === logger.level) ?? 'info',
     setLevel: (level) => {
       logger.level = level;
     },

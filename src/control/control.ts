@@ -4,11 +4,11 @@
  */
 import type { BackendEvent, VolumeBackend } from '../backend/backend.ts';
 import { Failure } from '../base/errors.ts';
-import type { Log } from '../base/log.ts';
+import type { RootLog } from '../base/log.ts';
 import type { Metrics } from '../base/metrics.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import { Exports } from './exports.ts';
-import { LimitKeeper } from './limit-keeper.ts';
+import { LimitKeeper } from './limits.ts';
 import { failObject, settleLeftovers } from './recovery.ts';
 import { Tasks } from './tasks.ts';
 import { ensureDefaultType } from './types.ts';
@@ -48,7 +48,7 @@ export type Settings = {
 export type ControlOptions = {
   readonly catalog: Catalog;
   readonly backend: VolumeBackend & { readonly nbdAddresses: readonly string[]; readonly nbdRequiresTls?: boolean };
-  readonly log: Log;
+  readonly log: RootLog;
   readonly metrics: Metrics;
   readonly settings: Settings;
   readonly newId: () => string;
@@ -61,7 +61,7 @@ export type ControlOptions = {
 export class Control {
   readonly catalog: Catalog;
   readonly backend: ControlOptions['backend'];
-  readonly log: Log;
+  readonly log: RootLog;
   readonly metrics: Metrics;
   readonly settings: Settings;
   readonly newId: () => string;

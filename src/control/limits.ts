@@ -1,82 +1,173 @@
 /**
- * What a spec of quality of service decides for one volume: what the data plane enforces, and what is left to the host
- * that uses the volume. Pure: it knows keys and sizes, no volume and no store.
+ * Keeps the speed limits of volumes in force. What a limit should be is read from the catalog at the moment of setting
+ * it; the backend forgets all of them when the process ends. So every volume is looked at again at a start, and whoever
+ * changes what a limit follows from (specs, types, sizes) says so here. What fails is tried again until it works.
  */
-import type { LimitName, VolumeLimits } from '../backend/backend.ts';
+
+import type { VolumeLimits } from '../backend/backend.ts';
+import { Failure } from '../base/errors.ts';
+import { findQosSpec, qosValuesOf, volumesWithQos } from '../catalog/qos-specs.ts';
+import type { Reader, VolumeRow } from '../catalog/schema.ts';
+import { findType } from '../catalog/types.ts';
+import { findVolume } from '../catalog/volumes.ts';
+import type { Control } from './control.ts';
+import { CONSUMERS, frontEndOf, limitsOf, type QosRules } from './limit-rules.ts';
 import type { Specs } from './types.ts';
 
-export const CONSUMERS = ['front-end', 'back-end', 'both'] as const;
-/** Who enforces: the host that uses the volume, the data plane here, or each by itself. */
-export type Consumer = (typeof CONSUMERS)[number];
+/** Volumes whose limits are being set at the same time. */
+const AT_ONCE_MAX = 16;
+const RETRY_MS = [100, 500, 2000, 10_000, 30_000] as const;
+/** What the backend has may be anything: it must be told. */
+const UNKNOWN = 'unknown';
+const NONE = 'null';
 
-export type QosRules = { readonly consumer: Consumer; readonly specs: Specs };
+export type VolumeQos = {
+  /** What the host that uses the volume is told to keep to; null: nothing. */
+  readonly frontEnd: Specs | null;
+  readonly limits: VolumeLimits | null;
+};
 
-const RATES = [
-  ['total_iops_sec', 'totalIopsSec'],
-  ['read_iops_sec', 'readIopsSec'],
-  ['write_iops_sec', 'writeIopsSec'],
-  ['total_bytes_sec', 'totalBytesSec'],
-  ['read_bytes_sec', 'readBytesSec'],
-  ['write_bytes_sec', 'writeBytesSec'],
-] as const satisfies readonly (readonly [string, LimitName])[];
-
-const HONOURED = /^(total|read|write)_(iops|bytes)_sec(_max|_max_length|_per_gb|_per_gb_min)?$/;
-/** Below 2^53, so that it is exact. */
-const WHOLE_NUMBER = /^[0-9]{1,15}$/;
-const RATE_MAX = 999_999_999_999_999;
-
-/** Why a value cannot be: null when it can, or when the key is none of ours. */
-export function complaintAbout(key: string, value: string): string | null {
-  if (!HONOURED.test(key) || WHOLE_NUMBER.test(value)) return null;
-  return `${key} is '${value}', but must be a whole number from 0 to ${RATE_MAX}; 0 is no limit`;
+export async function qosOf(control: Control, row: Pick<VolumeRow, 'type_id' | 'size_gib'>): Promise<VolumeQos> {
+  const rules = await rulesOfType(control.catalog.reader, row.type_id);
+  return { frontEnd: frontEndOf(rules, row.size_gib), limits: limitsOf(rules, row.size_gib) };
 }
 
-/** Null: nothing is limited here. */
-export function limitsOf(rules: QosRules | null, sizeGib: number): VolumeLimits | null {
-  if (rules === null || rules.consumer === 'front-end') return null;
-  const specs = workedOut(rules.specs, sizeGib);
-  const limits: Record<string, number> = {};
-  for (const [key, name] of RATES) {
-    const rate = positive(specs, key);
-    if (rate === null) continue;
-    const max = positive(specs, `${key}_max`);
-    // A burst that is no faster than the rate is a lower rate: the least applies.
-    limits[name] = Math.min(rate, max ?? rate);
-    if (max === null || max <= rate) continue;
-    limits[`${name}Max`] = max;
-    limits[`${name}MaxLength`] = positive(specs, `${key}_max_length`) ?? 1;
+/** As the volume's type and size say now. */
+export async function applyLimits(control: Control, volumeId: string): Promise<void> {
+  await control.limits.apply(volumeId);
+}
+
+async function rulesOfType(reader: Reader, typeId: string): Promise<QosRules | null> {
+  const type = await findType(reader, typeId);
+  const specId = type?.qos_spec_id ?? null;
+  if (specId === null) return null;
+  const spec = await findQosSpec(reader, specId);
+  const consumer = CONSUMERS.find((word) => word === spec?.consumer);
+  if (consumer === undefined) return null;
+  const values = await qosValuesOf(reader, specId);
+  return { consumer, specs: Object.fromEntries(values.map(({ key, value }) => [key, value])) };
+}
+
+export class LimitKeeper {
+  readonly #control: Control;
+  readonly #pause: (ms: number, signal: AbortSignal) => Promise<void>;
+  readonly #stop = new AbortController();
+  /** What the backend was told last, as text; volumes without limits that never had any are not in it. */
+  readonly #told = new Map<string, string>();
+  /** The last change under way per volume: changes of one volume happen in order. */
+  readonly #changing = new Map<string, Promise<void>>();
+  readonly #retrying = new Set<string>();
+  readonly #running = new Set<Promise<void>>();
+
+  constructor(control: Control, pause: (ms: number, signal: AbortSignal) => Promise<void>) {
+    this.#control = control;
+    this.#pause = pause;
   }
-  return Object.keys(limits).length === 0 ? null : (limits as VolumeLimits);
-}
 
-/** What a host is told: all keys as they are, but those per GiB worked out, since hosts know no sizes. */
-export function frontEndOf(rules: QosRules | null, sizeGib: number): Specs | null {
-  return rules === null || rules.consumer === 'back-end' ? null : workedOut(rules.specs, sizeGib);
-}
-
-/**
- * With `X_per_gb` the rate X is that times the size, at least `X_per_gb_min`, at most X and `X_max` where they are
- * given; `X_max` is then no burst.
- */
-function workedOut(specs: Specs, sizeGib: number): Specs {
-  const found: Record<string, string> = { ...specs };
-  for (const [key] of RATES) {
-    const perGib = positive(specs, `${key}_per_gb`);
-    delete found[`${key}_per_gb`];
-    delete found[`${key}_per_gb_min`];
-    if (perGib === null) continue;
-    const scaled = Math.max(perGib * sizeGib, positive(specs, `${key}_per_gb_min`) ?? 0);
-    const caps = [positive(specs, key), positive(specs, `${key}_max`), RATE_MAX];
-    found[key] = String(Math.min(scaled, ...caps.filter((cap) => cap !== null)));
-    delete found[`${key}_max`];
-    delete found[`${key}_max_length`];
+  /** At a start, before anybody is served. A volume whose limits cannot be set is served all the same. */
+  async applyAll(): Promise<void> {
+    const rows = await volumesWithQos(this.#control.catalog.reader);
+    const failed = await this.#applyEach(rows.map((row) => row.id));
+    this.#retryLater(failed);
   }
-  return found;
-}
 
-function positive(specs: Specs, key: string): number | null {
-  const text = Object.hasOwn(specs, key) ? specs[key] : undefined;
-  if (text === undefined || !WHOLE_NUMBER.test(text)) return null;
-  const value = Number(text);
-  return value === 0 ? null : value;
+  /** Before a volume can be reached, or when it must be certain. */
+  async apply(id: string): Promise<void> {
+    const before = this.#changing.get(id) ?? Promise.resolve();
+    const change = before.then(() => this.#tell(id));
+    // The chain goes on after a failure; the failure is the caller's.
+    const settled = change.catch(() => {});
+    this.#changing.set(id, settled);
+    try {
+      await change;
+    } finally {
+      if (this.#changing.get(id) === settled) this.#changing.delete(id);
+    }
+  }
+
+  /** After a commit that may have changed limits: they follow at once, as far as possible, and otherwise later. */
+  refresh(ids: readonly string[]): void {
+    if (ids.length === 0 || this.#stop.signal.aborted) return;
+    this.#run(async () => this.#retryLater(await this.#applyEach(ids)));
+  }
+
+  /** The volume is gone from the backend. */
+  forget(id: string): void {
+    this.#told.delete(id);
+  }
+
+  /** Resolves when nothing is under way and nothing waits to be tried again. */
+  async idle(): Promise<void> {
+    while (this.#running.size > 0) await Promise.all(this.#running);
+  }
+
+  stop(): void {
+    this.#stop.abort();
+  }
+
+  async close(): Promise<void> {
+    this.stop();
+    await this.idle();
+  }
+
+  async #tell(id: string): Promise<void> {
+    const row = await findVolume(this.#control.catalog.reader, id);
+    if (row === undefined) return;
+    const { limits } = await qosOf(this.#control, row);
+    const text = JSON.stringify(limits);
+    if ((this.#told.get(id) ?? NONE) === text) return;
+    this.#told.set(id, UNKNOWN);
+    await this.#control.backend.setLimits({ id, limits });
+    if (limits === null) this.#told.delete(id);
+    else this.#told.set(id, text);
+  }
+
+  /** Which could not be done. */
+  async #applyEach(ids: readonly string[]): Promise<string[]> {
+    const failed: string[] = [];
+    const left = [...ids];
+    const work = async (): Promise<void> => {
+      for (let id = left.pop(); id !== undefined && !this.#stop.signal.aborted; id = left.pop())
+        if (!(await this.#tried(id))) failed.push(id);
+    };
+    await Promise.all(Array.from({ length: Math.min(AT_ONCE_MAX, ids.length) }, work));
+    return failed;
+  }
+
+  async #tried(id: string): Promise<boolean> {
+    try {
+      await this.apply(id);
+      return true;
+    } catch (error) {
+      // Not there yet, or no longer: who makes a volume sets its limits before it can be reached.
+      if (error instanceof Failure && error.code === 'not_found') {
+        this.forget(id);
+        return true;
+      }
+      if (this.#stop.signal.aborted) return true;
+      this.#control.log.warn({ id, err: error }, 'the limits of a volume could not be set; trying again');
+      return false;
+    }
+  }
+
+  #retryLater(ids: readonly string[]): void {
+    const fresh = ids.filter((id) => !this.#retrying.has(id));
+    if (fresh.length === 0) return;
+    for (const id of fresh) this.#retrying.add(id);
+    this.#run(async () => {
+      let left = fresh;
+      for (let attempt = 0; left.length > 0 && !this.#stop.signal.aborted; attempt += 1) {
+        await this.#pause(RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)] ?? 0, this.#stop.signal);
+        left = await this.#applyEach(left);
+      }
+      for (const id of fresh) this.#retrying.delete(id);
+    });
+  }
+
+  #run(work: () => Promise<void>): void {
+    const running = work()
+      .catch((error: unknown) => this.#control.log.error({ err: error }, 'limits of volumes could not be looked at'))
+      .finally(() => this.#running.delete(running));
+    this.#running.add(running);
+  }
 }

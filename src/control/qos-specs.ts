@@ -19,7 +19,7 @@ import {
 import type { QosSpecRow, Reader, TypeRow, Writer } from '../catalog/schema.ts';
 import { updateType } from '../catalog/types.ts';
 import type { Control } from './control.ts';
-import { CONSUMERS, complaintAbout } from './limits.ts';
+import { CONSUMERS, complaintAbout } from './limit-rules.ts';
 import { type Caller, enforce } from './policy.ts';
 import { type Specs, visibleType } from './types.ts';
 

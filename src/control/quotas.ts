@@ -6,13 +6,36 @@ import { Failure } from '../base/errors.ts';
 import { limitsOf, removeLimits, type Scope, setLimits, type Use, usesOf } from '../catalog/quotas.ts';
 import type { Reader, TypeRow } from '../catalog/schema.ts';
 import { listTypes } from '../catalog/types.ts';
-import { type Control, QUOTA_RESOURCES } from './control.ts';
+import { type Control, QUOTA_RESOURCES, type QuotaDefaults } from './control.ts';
 
 /** By resource; -1 is no limit. */
 export type Limits = ReadonlyMap<string, number>;
 export type QuotaUse = { readonly limit: number; readonly inUse: number; readonly reserved: number };
 
-const UNLIMITED = -1;
+export const UNLIMITED = -1;
+
+/** Where whoever connects may do everything, limits would only be in the way. */
+export const NO_LIMITS: QuotaDefaults = {
+  volumes: UNLIMITED,
+  snapshots: UNLIMITED,
+  gigabytes: UNLIMITED,
+  backups: UNLIMITED,
+  backup_gigabytes: UNLIMITED,
+  per_volume_gigabytes: UNLIMITED,
+  groups: UNLIMITED,
+};
+
+/** Where projects are told apart: what users of other clouds expect. */
+export const USUAL_LIMITS: QuotaDefaults = {
+  volumes: 10,
+  snapshots: 10,
+  gigabytes: 1000,
+  backups: 10,
+  backup_gigabytes: 1000,
+  per_volume_gigabytes: UNLIMITED,
+  groups: 10,
+};
+
 const DEFAULT_CLASS = 'default';
 const PER_TYPE = ['volumes', 'gigabytes', 'snapshots'] as const;
 

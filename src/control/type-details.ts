@@ -24,11 +24,9 @@ import {
 } from '../catalog/types.ts';
 import type { Control } from './control.ts';
 import { type Caller, enforce } from './policy.ts';
-import { requireType, type Specs, specsOf, visibleType } from './types.ts';
+import { IS_TRUE, requireType, type Specs, specsOf, visibleType } from './types.ts';
 
 export const EXTRA_SPECS_MAX = 256;
-/** An extra spec is true when it says this. */
-export const IS_TRUE = '<is> True';
 
 export async function setExtraSpecs(
   control: Control,

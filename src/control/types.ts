@@ -87,6 +87,14 @@ export async function specsOf(reader: Reader, typeId: string): Promise<Specs> {
   return Object.fromEntries(specs.map(({ key, value }) => [key, value]));
 }
 
+/** An extra spec is true when it says this. */
+export const IS_TRUE = '<is> True';
+
+/** Whether its volumes may have several attachments. */
+export async function isMultiattach(reader: Reader, type: Pick<TypeRow, 'id'>): Promise<boolean> {
+  return (await specsOf(reader, type.id))['multiattach'] === IS_TRUE;
+}
+
 export async function visibleType(reader: Reader, caller: Caller, id: string): Promise<TypeRow> {
   const row = await findType(reader, id);
   if (row === undefined || !(await mayUse(reader, caller, row)))

@@ -25,6 +25,7 @@ import {
   type VolumeColumn,
 } from '../catalog/volumes.ts';
 import { type Control, METADATA_KEYS_MAX, refuseWhileConnected } from './control.ts';
+import { requireAllowed } from './placement.ts';
 import type { Caller } from './policy.ts';
 import { charge } from './quotas.ts';
 import { begin, initialStatus, requireStatus, visibleSnapshot, visibleVolume } from './states.ts';
@@ -60,6 +61,7 @@ export async function createVolume(control: Control, caller: Caller, wanted: New
     const origin = wanted.source === null ? null : await originOf(writer, caller, wanted.source);
     const type = await typeFor(writer, caller, { asked: wanted.type, origin });
     const sizeGib = sizeFor(wanted.sizeGib, origin);
+    await requireAllowed(control, writer, { type, sizeGib });
     await charge(control, writer, {
       projectId: caller.projectId,
       type,
@@ -277,6 +279,7 @@ export async function extendVolume(
       throw new Failure('bad_request', { reason });
     }
     const type = (await findType(writer, row.type_id)) ?? (await defaultType(writer));
+    await requireAllowed(control, writer, { type, sizeGib });
     await charge(control, writer, {
       projectId: row.project_id,
       type,

@@ -11,6 +11,7 @@ import { BODY_BYTES_MAX } from '../api/server.ts';
 import { Failure } from '../base/errors.ts';
 import { isLogLevel, LOG_LEVELS, type LogFormat, type LogLevel } from '../base/log.ts';
 import { QUOTA_RESOURCES, type QuotaDefaults } from '../control/control.ts';
+import { NO_LIMITS, UNLIMITED, USUAL_LIMITS } from '../control/quotas.ts';
 import type { TlsOptions } from '../native/plane.ts';
 import { type Address, isLoopback, parseAddress, splitAddresses } from './address.ts';
 import { type Access, accessOf, rateLimitsOf } from './config-access.ts';
@@ -82,7 +83,6 @@ const KEYS = {
 /** Their values are not repeated in messages. */
 const SECRET: ReadonlySet<string> = new Set(['tokens', 'keystone']);
 
-const UNLIMITED = -1;
 /** One volume with all its metadata fits into the smallest. */
 const BODY_BYTES_LIMITS = { min: 65_536, max: 16 * 1024 * 1024 };
 
@@ -124,7 +124,7 @@ export function readConfig(flags: ServeFlags, options: { isTerminal: boolean }):
     publicEndpoint: endpointOf(text('public_endpoint', undefined)),
     availabilityZone: text('availability_zone', undefined) ?? 'nova',
     host: text('host', undefined) ?? hostname(),
-    quotaDefaults: quotaOf((file['quota'] as Plain | undefined) ?? {}),
+    quotaDefaults: quotaOf((file['quota'] as Plain | undefined) ?? {}, access.kind),
   };
 }
 
@@ -257,8 +257,8 @@ function endpointOf(url: string | undefined): string | null {
   throw refuse(`public_endpoint is '${url}', but must be an http or https URL.`);
 }
 
-function quotaOf(table: Plain): QuotaDefaults {
-  const limits = Object.fromEntries(QUOTA_RESOURCES.map((resource) => [resource, UNLIMITED]));
+export function quotaOf(table: Plain, auth: string): QuotaDefaults {
+  const limits: Record<string, number> = { ...(auth === 'none' ? NO_LIMITS : USUAL_LIMITS) };
   for (const [resource, limit] of Object.entries(table)) {
     if (!Object.hasOwn(limits, resource))
       throw refuse(`unknown key 'quota.${resource}'. Known: ${QUOTA_RESOURCES.join(', ')}.`);

@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { buildServer, type Server } from '../api/server.ts';
 import type { BackendEvent, VolumeBackend } from '../backend/backend.ts';
 import { Failure } from '../base/errors.ts';
-import type { Log } from '../base/log.ts';
+import type { RootLog } from '../base/log.ts';
 import { openMetrics } from '../base/metrics.ts';
 import { openSqliteCatalog } from '../catalog/sqlite.ts';
 import { Control } from '../control/control.ts';
@@ -46,7 +46,7 @@ export type Wired = {
 
 export type WireOptions = {
   readonly config: Config;
-  readonly log: Log;
+  readonly log: RootLog;
   readonly version: string;
   readonly createBackend: CreateBackend;
   readonly onFatal: (error: Error) => void;

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { quotaOf } from '../../src/daemon/config.ts';
 import { Api } from './api.ts';
 
 const PROJECT = '00000000000000000000000000000001';
@@ -127,5 +128,59 @@ describe('over quota', () => {
     ]);
     expect([extended.status, seen.status]).toEqual([202, 413]);
     await api.settle();
+  });
+});
+
+describe('limits of a volume type', () => {
+  const path = `/v3/os-quota-sets/${PROJECT}`;
+  const keys = async (api: Api) => Object.keys((await api.ask('GET', path)).body.quota_set);
+
+  test('appear with it, follow its name and vanish with it', async () => {
+    await using api = await Api.open();
+    const made = await api.ask('POST', '/v3/types', { body: { volume_type: { name: 'gold' } } });
+    const type = `/v3/types/${made.body.volume_type.id}`;
+    expect(await keys(api)).toEqual(expect.arrayContaining(['volumes_gold', 'gigabytes_gold', 'snapshots_gold']));
+    await api.ask('PUT', path, { body: { quota_set: { volumes_gold: 1 } } });
+    await api.ask('PUT', '/v3/os-quota-class-sets/default', { body: { quota_class_set: { gigabytes_gold: 5 } } });
+    await api.ask('PUT', type, { body: { volume_type: { name: 'silver' } } });
+    const renamed = (await api.ask('GET', path)).body.quota_set;
+    expect(renamed).toMatchObject({ volumes_silver: 1, gigabytes_silver: 5, snapshots_silver: -1 });
+    expect(renamed).not.toHaveProperty('volumes_gold');
+    await api.createVolume({ volume_type: 'silver' });
+    const second = await api.ask('POST', '/v3/volumes', { body: { volume: { size: 1, volume_type: 'silver' } } });
+    expect(second.body.overLimit.message).toContain("exceeded for quota 'volumes_silver'");
+    const other = await api.ask('POST', '/v3/volumes', { body: { volume: { size: 1 } } });
+    expect(other.status).toBe(202);
+    await api.settle();
+    for (const { id } of (await api.ask('GET', '/v3/volumes')).body.volumes)
+      await api.ask('DELETE', `/v3/volumes/${id}`);
+    await api.settle();
+    expect((await api.ask('DELETE', type)).status).toBe(202);
+    expect((await keys(api)).some((key) => key.endsWith('_silver'))).toBe(false);
+    await api.ask('POST', '/v3/types', { body: { volume_type: { name: 'silver' } } });
+    expect((await api.ask('GET', path)).body.quota_set.volumes_silver).toBe(-1);
+    const bad = await api.ask('PUT', path, { body: { quota_set: { volumes_gold: 1 } } });
+    expect(bad.body.badRequest.message).toContain('Bad key(s) in quota set: volumes_gold');
+  });
+});
+
+test('limits of another project are shown from 3.39', async () => {
+  await using api = await Api.open({ quotaDefaults: { volumes: 10 } });
+  await api.ask('PUT', '/v3/os-quota-sets/other', { body: { quota_set: { volumes: 3 } } });
+  const volumes = async (minor: number) =>
+    (await api.ask('GET', '/v3/limits?project_id=other', { minor })).body.limits.absolute.maxTotalVolumes;
+  expect([await volumes(38), await volumes(39)]).toEqual([10, 3]);
+});
+
+test('without authentication nothing is limited; otherwise the usual limits hold where none is configured', () => {
+  expect(quotaOf({}, 'none')).toMatchObject({ volumes: -1, gigabytes: -1, groups: -1 });
+  expect(quotaOf({ volumes: 3 }, 'keystone')).toEqual({
+    volumes: 3,
+    snapshots: 10,
+    gigabytes: 1000,
+    backups: 10,
+    backup_gigabytes: 1000,
+    per_volume_gigabytes: -1,
+    groups: 10,
   });
 });

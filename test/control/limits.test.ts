@@ -2,8 +2,8 @@ import { describe, expect, test } from 'vitest';
 import type { MemoryBackend } from '../../src/backend/memory.ts';
 import { Failure } from '../../src/base/errors.ts';
 import { findVolume } from '../../src/catalog/volumes.ts';
-import { qosOf } from '../../src/control/limit-keeper.ts';
-import { complaintAbout, frontEndOf, limitsOf } from '../../src/control/limits.ts';
+import { complaintAbout, frontEndOf, limitsOf } from '../../src/control/limit-rules.ts';
+import { qosOf } from '../../src/control/limits.ts';
 import {
   associateQosSpec,
   createQosSpec,

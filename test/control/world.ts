@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { VolumeBackend } from '../../src/backend/backend.ts';
 import { MemoryBackend } from '../../src/backend/memory.ts';
-import { SILENT_LOG } from '../../src/base/log.ts';
+import { type RootLog, SILENT_LOG } from '../../src/base/log.ts';
 import { openMetrics } from '../../src/base/metrics.ts';
 import type { Catalog } from '../../src/catalog/catalog.ts';
 import { openSqliteCatalog } from '../../src/catalog/sqlite.ts';
@@ -33,6 +33,7 @@ export type WorldOptions = {
   /** What stands between control and the backend or the catalog; identity where absent. */
   readonly aroundBackend?: (backend: MemoryBackend) => VolumeBackend & { nbdAddresses: readonly string[] };
   readonly aroundCatalog?: (catalog: Catalog) => Catalog;
+  readonly log?: RootLog;
   /** Not started: as found on disk. */
   readonly isStarted?: boolean;
 };
@@ -65,7 +66,7 @@ export class World {
     const control = new Control({
       catalog: options.aroundCatalog?.(opened) ?? opened,
       backend: options.aroundBackend?.(this.backend) ?? this.backend,
-      log: SILENT_LOG,
+      log: options.log ?? SILENT_LOG,
       metrics: openMetrics({ processMetrics: false }),
       settings: {
         version: '0.0.0',

@@ -1,16 +1,12 @@
 /**
- * What unmodified clients ask of any Block Storage service: zones, services, pools, extensions, filters.
+ * What unmodified clients ask of any Block Storage service: zones, extensions, filters.
  */
 import type { FastifyInstance } from 'fastify';
 import { Failure } from '../../base/errors.ts';
-import { status } from '../../control/status.ts';
 import { param } from '../asked.ts';
 import { one, type Query } from '../query.ts';
-import { booleanOf } from '../schemas.ts';
 import type { RouteContext } from '../server.ts';
-import { type Json, timeOf } from '../views.ts';
-
-const GIB = 2 ** 30;
+import type { Json } from '../views.ts';
 
 /** Only what is here: clients and test suites leave out what is not listed. */
 const EXTENSIONS = [
@@ -21,7 +17,13 @@ const EXTENSIONS = [
   ['os-services', 'Services', 'The services of this installation.'],
   ['os-extended-services', 'ExtendedServices', 'More about services.'],
   ['os-availability-zone', 'AvailabilityZones', 'Availability zones.'],
-  ['os-types-extra-specs', 'TypesExtraSpecs', 'Extra specs of volume types, to be read.'],
+  ['os-types-manage', 'TypesManage', 'Volume types: made, changed and deleted.'],
+  ['os-types-extra-specs', 'TypesExtraSpecs', 'Extra specs of volume types.'],
+  ['os-volume-type-access', 'VolumeTypeAccess', 'Projects that may use a private volume type.'],
+  ['encryption', 'VolumeTypeEncryption', 'Encryption records of volume types, kept for clients.'],
+  ['qos-specs', 'Qos_specs_manage', 'Specs of quality of service.'],
+  ['os-hosts', 'Hosts', 'The hosts of this installation.'],
+  ['capabilities', 'Capabilities', 'What a backend can do.'],
   ['os-vol-host-attr', 'VolumeHostAttribute', 'The host of a volume.'],
   ['os-vol-tenant-attr', 'VolumeTenantAttribute', 'The project of a volume.'],
   ['os-vol-mig-status-attr', 'VolumeMigStatusAttribute', 'The migration status of a volume.'],
@@ -58,8 +60,8 @@ const RESOURCE_FILTERS: Readonly<Record<string, readonly string[]>> = {
   volume_type: ['is_public', 'extra_specs'],
 };
 
-export function basicRoutes(app: FastifyInstance, { control, place }: RouteContext): void {
-  const { availabilityZone, host } = control.settings;
+export function basicRoutes(app: FastifyInstance, { control }: RouteContext): void {
+  const { availabilityZone } = control.settings;
 
   app.get('/os-availability-zone', async () => {
     return { availabilityZoneInfo: [{ zoneName: availabilityZone, zoneState: { available: true } }] };
@@ -78,88 +80,8 @@ export function basicRoutes(app: FastifyInstance, { control, place }: RouteConte
     const found = Object.entries(RESOURCE_FILTERS).filter(([resource]) => wanted === undefined || resource === wanted);
     return { resource_filters: found.map(([resource, filters]) => ({ resource, filters })) };
   });
-
-  app.get(
-    '/os-services',
-    { config: { rule: 'volume_extension:services:index', query: ['host', 'binary'] } },
-    async (request) => {
-      const query = request.query as Query;
-      const [wantedHost, wantedBinary] = [one(query, 'host'), one(query, 'binary')];
-      const { minor } = request.asked;
-      const services = [
-        { binary: 'cinder-scheduler', host },
-        { binary: 'cinder-volume', host: `${host}@pool` },
-      ].filter(({ binary, host: on }) => (wantedHost ?? on) === on && (wantedBinary ?? binary) === binary);
-      const updatedAt = timeOf(control.nowUs());
-      return { services: services.map((service) => serviceView(service, { minor, availabilityZone, updatedAt })) };
-    },
-  );
-
-  app.get(
-    '/scheduler-stats/get_pools',
-    { config: { rule: 'scheduler_extension:scheduler_stats:get_pools', query: ['name', 'detail'] } },
-    async (request) => {
-      const query = request.query as Query;
-      const wanted = one(query, 'name');
-      if (wanted !== undefined && request.asked.minor >= 28 && wanted !== place.host) return { pools: [] };
-      const isDetailed = booleanOf(one(query, 'detail')) === true;
-      return { pools: [{ name: place.host, ...(isDetailed && { capabilities: await capabilities() }) }] };
-    },
-  );
-
-  const capabilities = async (): Promise<Json> => {
-    const { pool, volumes } = await status(control);
-    const provisioned = volumes.reduce((sum, line) => sum + line.sizeGib, 0);
-    return {
-      pool_name: 'pool',
-      volume_backend_name: 'quarry',
-      vendor_name: 'Quarry',
-      driver_version: control.settings.version,
-      storage_protocol: 'nbd',
-      total_capacity_gb: hundredths(pool.capacityBytes / GIB),
-      free_capacity_gb: hundredths(Math.max(0, pool.freeBytes - pool.reservedBytes) / GIB),
-      allocated_capacity_gb: provisioned,
-      provisioned_capacity_gb: provisioned,
-      reserved_percentage: 0,
-      // Volumes are thin: how much may be promised is the operator's quota, not the pool's.
-      max_over_subscription_ratio: '20.0',
-      thin_provisioning_support: true,
-      thick_provisioning_support: false,
-      multiattach: false,
-      QoS_support: false,
-      online_extend_support: true,
-      backend_state: 'up',
-      filter_function: null,
-      goodness_function: null,
-      location_info: null,
-      timestamp: timeOf(control.nowUs()),
-    };
-  };
-}
-
-function hundredths(value: number): number {
-  return Math.round(value * 100) / 100;
 }
 
 function extensionView([alias, name, description]: (typeof EXTENSIONS)[number]): Json {
   return { alias, name, description, updated: '2026-01-01T00:00:00+00:00', links: [] };
-}
-
-function serviceView(
-  { binary, host }: { binary: string; host: string },
-  { minor, availabilityZone, updatedAt }: { minor: number; availabilityZone: string; updatedAt: string | null },
-): Json {
-  const isVolume = binary === 'cinder-volume';
-  return {
-    binary,
-    host,
-    zone: availabilityZone,
-    status: 'enabled',
-    state: 'up',
-    updated_at: updatedAt,
-    disabled_reason: null,
-    ...(minor >= 7 && { cluster: null }),
-    ...(isVolume && { replication_status: 'disabled', active_backend_id: null, frozen: false }),
-    ...(isVolume && minor >= 49 && { backend_state: 'up' }),
-  };
 }

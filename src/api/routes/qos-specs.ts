@@ -19,9 +19,9 @@ import {
 import { param } from '../asked.ts';
 import { badRequest } from '../faults.ts';
 import { type Line, pageOfLines } from '../pages.ts';
-import { one, pageOf, type Query, type Words } from '../query.ts';
+import { flag, one, pageOf, type Query, type Words } from '../query.ts';
 import { CreateQosSpec, DeleteQosKeys, UpdateQosSpec } from '../schemas/qos.ts';
-import { booleanOf, checked } from '../schemas.ts';
+import { checked } from '../schemas.ts';
 import type { RouteContext } from '../server.ts';
 import { associationView, qosView } from '../views/qos.ts';
 import { linksOf, nextLink } from '../views.ts';
@@ -64,9 +64,7 @@ export function qosRoutes(app: FastifyInstance, { control }: RouteContext): void
   });
 
   app.delete('/qos-specs/:id', async (request, reply) => {
-    const text = one(request.query as Query, 'force') ?? 'false';
-    const force = booleanOf(text);
-    if (force === null) throw badRequest(`Invalid input received: Invalid value '${text}' for force.`);
+    const force = flag(request.query as Query, 'force');
     await deleteQosSpec(control, request.asked.caller, { id: param(request, 'id'), force });
     return reply.code(202).send();
   });

@@ -19,7 +19,7 @@ import {
 } from '../../control/volumes.ts';
 import { param } from '../asked.ts';
 import { badRequest, Fault } from '../faults.ts';
-import { one, pageOf, type Query, selectionOf, type Words } from '../query.ts';
+import { flag, pageOf, type Query, selectionOf, type Words } from '../query.ts';
 import {
   booleanOf,
   CreateVolume,
@@ -217,12 +217,4 @@ function refuseOtherSources(from: { image: string | null; backup: string | null;
 
 export function trimmed(text: string | null): string | null {
   return text === null ? null : text.trim();
-}
-
-function flag(query: Query, name: string): boolean {
-  const text = one(query, name);
-  if (text === undefined) return false;
-  const value = booleanOf(text);
-  if (value === null) throw badRequest(`Invalid input received: Invalid value '${text}' for ${name}.`);
-  return value;
 }

@@ -6,6 +6,8 @@ import { Type } from 'typebox';
 import { Failure } from '../../base/errors.ts';
 import { updateVolume } from '../../catalog/volumes.ts';
 import { type Control, GIB } from '../control.ts';
+import { applyLimits } from '../limits.ts';
+import { requirePlace } from '../placement.ts';
 import { finish } from '../states.ts';
 import { taskKind } from './kind.ts';
 
@@ -19,9 +21,10 @@ export const createVolumeTask = taskKind(CreateVolumeArgs, {
   locks: ({ volumeId, sourceId }) => ({ writes: [volumeId], reads: sourceId === null ? [] : [sourceId] }),
 
   async run(control, { volumeId, sizeGib, sourceId }) {
+    await requirePlace(control, volumeId);
     try {
       await control.backend.createVolume({ id: volumeId, sizeBytes: sizeGib * GIB, sourceId });
-      await control.limits.apply(volumeId);
+      await applyLimits(control, volumeId);
       await control.exports.publishVolume(volumeId);
     } catch (error) {
       if (error instanceof Failure && error.code !== 'shutting_down') await undo(control, volumeId);

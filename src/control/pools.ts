@@ -1,0 +1,58 @@
+/**
+ * What the pool can do and how full it is, in the words that schedulers and extra specs use. There is one pool; it is
+ * known as `host@pool#pool`.
+ */
+import { type Control, GIB } from './control.ts';
+import { status } from './status.ts';
+
+export type Capability = string | number | boolean | null;
+export type Capabilities = Readonly<Record<string, Capability>>;
+
+/** What does not change while the daemon runs. */
+export const POOL = {
+  pool_name: 'pool',
+  volume_backend_name: 'quarry',
+  vendor_name: 'Quarry',
+  storage_protocol: 'nbd',
+  reserved_percentage: 0,
+  // Volumes are thin: how much may be promised is the operator's quota, not the pool's.
+  max_over_subscription_ratio: '20.0',
+  thin_provisioning_support: true,
+  thick_provisioning_support: false,
+  multiattach: true,
+  QoS_support: true,
+  online_extend_support: true,
+  replication_enabled: false,
+  consistent_group_snapshot_enabled: true,
+  backend_state: 'up',
+  filter_function: null,
+  goodness_function: null,
+  location_info: null,
+} as const satisfies Capabilities;
+
+/** The service that works on the pool, and the pool itself. */
+export function backendName(control: Control): string {
+  return `${control.settings.host}@${POOL.pool_name}`;
+}
+
+export function poolName(control: Control): string {
+  return `${backendName(control)}#${POOL.pool_name}`;
+}
+
+export async function capabilities(control: Control): Promise<Capabilities> {
+  const { pool, volumes } = await status(control);
+  const provisioned = volumes.reduce((sum, line) => sum + line.sizeGib, 0);
+  return {
+    ...POOL,
+    driver_version: control.settings.version,
+    total_capacity_gb: hundredths(pool.capacityBytes / GIB),
+    free_capacity_gb: hundredths(Math.max(0, pool.freeBytes - pool.reservedBytes) / GIB),
+    allocated_capacity_gb: provisioned,
+    provisioned_capacity_gb: provisioned,
+    total_volumes: volumes.reduce((sum, line) => sum + line.count, 0),
+  };
+}
+
+function hundredths(value: number): number {
+  return Math.round(value * 100) / 100;
+}
