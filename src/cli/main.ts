@@ -5,9 +5,12 @@
  */
 import { Command, CommanderError, Option } from 'commander';
 import { registerCheck } from './commands/check.ts';
+import { registerQos } from './commands/qos.ts';
+import { registerQuota } from './commands/quota.ts';
 import { registerServe } from './commands/serve.ts';
 import { registerSnapshot } from './commands/snapshot.ts';
 import { registerStatus } from './commands/status.ts';
+import { registerType } from './commands/type.ts';
 import { registerVolume } from './commands/volume.ts';
 import { DEFAULT_URL } from './connection.ts';
 import { collect } from './context.ts';
@@ -36,6 +39,9 @@ function buildProgram(): Command {
   registerServe(program);
   registerVolume(program);
   registerSnapshot(program);
+  registerType(program);
+  registerQos(program);
+  registerQuota(program);
   registerStatus(program);
   registerCheck(program);
   return program;

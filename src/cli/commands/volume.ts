@@ -17,6 +17,7 @@ function listRow(volume: Json): Row {
     status: text(volume, 'status'),
     size: `${number(volume, 'size')} GiB`,
     created: text(volume, 'created_at').slice(0, 19),
+    type: maybeText(volume, 'volume_type'),
     description: maybeText(volume, 'description'),
   };
 }
@@ -76,6 +77,7 @@ async function printVolume(context: Context, id: string): Promise<void> {
 
 type CreateFlags = {
   size?: string;
+  type?: string;
   fromSnapshot?: string;
   fromVolume?: string;
   image?: string;
@@ -99,6 +101,7 @@ async function createFlagsToBody(context: Context, name: string, flags: CreateFl
   return {
     name,
     ...(flags.size === undefined ? {} : { size: parseSizeGib(flags.size) }),
+    ...(flags.type === undefined ? {} : { volume_type: flags.type }),
     ...(snapshot === null ? {} : { snapshot_id: text(snapshot, 'id') }),
     ...(source === null ? {} : { source_volid: text(source, 'id') }),
     ...(flags.description === undefined ? {} : { description: flags.description }),
@@ -183,6 +186,7 @@ export function registerVolume(program: Command): void {
     )
     .argument('<name>')
     .option('--size <size>', 'whole GiB: 10, 10GiB, 2TiB; with a source at least its size, which is the default')
+    .option('--type <type>', 'volume type, by id or name; otherwise the source’s or the default')
     .option('--from-snapshot <snapshot>', 'content of this snapshot')
     .option('--from-volume <volume>', 'content of this volume, as it is now')
     .option('--image <file>', 'content of this raw or qcow2 image')
