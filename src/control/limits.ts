@@ -16,7 +16,7 @@ import type { Specs } from './types.ts';
 
 /** Volumes whose limits are being set at the same time. */
 const AT_ONCE_MAX = 16;
-const RETRY_MS = [100, 500, 2000, 10_000, 30_000] as const;
+const RETRY_MS = [100, 500, 2000, 10_000] as const;
 /** What the backend has may be anything: it must be told. */
 const UNKNOWN = 'unknown';
 const NONE = 'null';
@@ -56,7 +56,8 @@ export class LimitKeeper {
   readonly #told = new Map<string, string>();
   /** The last change under way per volume: changes of one volume happen in order. */
   readonly #changing = new Map<string, Promise<void>>();
-  readonly #retrying = new Set<string>();
+  readonly #failing = new Set<string>();
+  #isRetrying = false;
   readonly #running = new Set<Promise<void>>();
 
   constructor(control: Control, pause: (ms: number, signal: AbortSignal) => Promise<void>) {
@@ -150,17 +151,19 @@ export class LimitKeeper {
     }
   }
 
+  /** One loop for all that fail, however they came to it. */
   #retryLater(ids: readonly string[]): void {
-    const fresh = ids.filter((id) => !this.#retrying.has(id));
-    if (fresh.length === 0) return;
-    for (const id of fresh) this.#retrying.add(id);
+    for (const id of ids) this.#failing.add(id);
+    if (this.#failing.size === 0 || this.#isRetrying) return;
+    this.#isRetrying = true;
     this.#run(async () => {
-      let left = fresh;
-      for (let attempt = 0; left.length > 0 && !this.#stop.signal.aborted; attempt += 1) {
+      for (let attempt = 0; this.#failing.size > 0 && !this.#stop.signal.aborted; attempt += 1) {
         await this.#pause(RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)] ?? 0, this.#stop.signal);
-        left = await this.#applyEach(left);
+        const left = [...this.#failing];
+        this.#failing.clear();
+        for (const id of await this.#applyEach(left)) this.#failing.add(id);
       }
-      for (const id of fresh) this.#retrying.delete(id);
+      this.#isRetrying = false;
     });
   }
 

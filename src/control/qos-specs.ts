@@ -31,10 +31,10 @@ export type QosSpec = { readonly row: QosSpecRow; readonly specs: Specs };
 export async function allQosSpecs(control: Control, caller: Caller): Promise<QosSpec[]> {
   enforce(caller, 'volume_extension:qos_specs_manage:get_all');
   const { reader } = control.catalog;
-  const specs = new Map<string, Record<string, string>>();
+  const specs = new Map<string, [string, string][]>();
   for (const { spec_id, key, value } of await qosValuesOf(reader, null))
-    specs.set(spec_id, Object.assign(specs.get(spec_id) ?? {}, { [key]: value }));
-  return (await listQosSpecs(reader)).map((row) => ({ row, specs: specs.get(row.id) ?? {} }));
+    specs.set(spec_id, [...(specs.get(spec_id) ?? []), [key, value]]);
+  return (await listQosSpecs(reader)).map((row) => ({ row, specs: Object.fromEntries(specs.get(row.id) ?? []) }));
 }
 
 export async function getQosSpec(control: Control, caller: Caller, id: string): Promise<QosSpec> {

@@ -44,10 +44,21 @@ async function allServices(control: Control): Promise<Service[]> {
   });
 }
 
+async function volumeService(control: Control): Promise<Service> {
+  const found = (await allServices(control)).find(({ binary }) => binary === VOLUME_SERVICE);
+  if (found === undefined) throw new Error(`no service ${VOLUME_SERVICE}`);
+  return found;
+}
+
+/** Whether new volumes can be made in the only zone there is. */
+export async function isZoneAvailable(control: Control): Promise<boolean> {
+  return !(await volumeService(control)).isDisabled;
+}
+
 /** Fails with `no_backend` while an administrator wants no new volumes. */
 export async function requireVolumeService(control: Control): Promise<void> {
-  const service = (await allServices(control)).find(({ binary }) => binary === VOLUME_SERVICE);
-  if (service === undefined || !service.isDisabled) return;
+  const service = await volumeService(control);
+  if (!service.isDisabled) return;
   const why = service.disabledReason === null ? '' : ` (${service.disabledReason})`;
   throw new Failure('no_backend', { reason: `${service.binary} on ${service.host} is disabled${why}.` });
 }
@@ -100,8 +111,7 @@ export type HostUse = {
 /** What each project has on the host of the volume service. */
 export async function hostUse(control: Control, caller: Caller, host: string): Promise<HostUse[]> {
   enforce(caller, 'volume_extension:hosts');
-  const service = (await allServices(control)).find(({ binary, host: on }) => binary === VOLUME_SERVICE && on === host);
-  if (service === undefined) throw new Failure('not_found', { kind: 'Host', id: host });
+  if (host !== backendName(control)) throw new Failure('not_found', { kind: 'Host', id: host });
   const { reader } = control.catalog;
   const volumes = await totalsByProject(reader, 'volumes');
   const snapshots = await totalsByProject(reader, 'snapshots');
@@ -120,10 +130,8 @@ async function requireService(control: Control, { binary, host }: ServiceName): 
 }
 
 async function requireVolumeHost(control: Control, host: string): Promise<Service> {
-  const services = await allServices(control);
-  const found = services.find((service) => service.binary === VOLUME_SERVICE && service.host === host);
-  if (found === undefined) throw refused(`Service ${VOLUME_SERVICE} could not be found on host ${host}.`);
-  return found;
+  if (host !== backendName(control)) throw refused(`Service ${VOLUME_SERVICE} could not be found on host ${host}.`);
+  return volumeService(control);
 }
 
 function refused(what: string): Failure {

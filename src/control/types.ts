@@ -58,14 +58,14 @@ export async function ensureDefaultType(control: Control): Promise<void> {
 /** Those that a caller may use: public ones, those shared with the project, and for an administrator all. */
 export async function allTypes(control: Control, caller: Caller): Promise<VolumeType[]> {
   const { reader } = control.catalog;
-  const specs = new Map<string, Record<string, string>>();
+  const specs = new Map<string, [string, string][]>();
   for (const { type_id, key, value } of await extraSpecsOf(reader, null))
-    specs.set(type_id, Object.assign(specs.get(type_id) ?? {}, { [key]: value }));
+    specs.set(type_id, [...(specs.get(type_id) ?? []), [key, value]]);
   const shared = await typesSharedWith(reader, caller.projectId);
   const rows = await listTypes(reader);
   return rows
     .filter((row) => caller.isAdmin || row.is_public === 1 || shared.has(row.id))
-    .map((row) => typeOf(row, specs.get(row.id) ?? {}));
+    .map((row) => typeOf(row, Object.fromEntries(specs.get(row.id) ?? [])));
 }
 
 /** The ids of private types that a project may use. */

@@ -47,6 +47,8 @@ describe('services', () => {
     });
     expect(await shown()).toMatchObject({ status: 'disabled', disabled_reason: 'moving' });
     expect(await api.status(await api.createVolume())).toBe('error');
+    const zones = await api.ask('GET', '/v3/os-availability-zone');
+    expect(zones.body.availabilityZoneInfo).toEqual([{ zoneName: 'nova', zoneState: { available: false } }]);
     expect((await put('enable', VOLUMES)).body).toEqual({
       ...VOLUMES,
       service: '',

@@ -163,6 +163,7 @@ describe('extra specs', () => {
       'Request body and URI mismatch',
     );
     expect((await api.ask('PUT', `${path}/a`, { body: { a: '1', b: '2' } })).status).toBe(400);
+    expect((await api.ask('PUT', `${path}/a`, { body: { a: null } })).status).toBe(400);
     expect((await api.ask('DELETE', `${path}/a`)).status).toBe(202);
     expect((await api.ask('DELETE', `${path}/a`)).status).toBe(404);
     expect((await api.ask('GET', `${path}/a`)).status).toBe(404);

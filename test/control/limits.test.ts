@@ -190,6 +190,14 @@ describe('the backend is told', () => {
       { totalIopsSec: 14 },
       { totalIopsSec: 21 },
     ]);
+    // One that works again is tried again the next time too.
+    failures = 2;
+    await updateQosSpec(world.control, CALLER, {
+      id: specId,
+      changes: { consumer: null, specs: { total_iops_sec_per_gb: '8' } },
+    });
+    await world.control.limits.idle();
+    expect(world.backend.limitsOf(volume)).toEqual({ totalIopsSec: 16 });
   });
 
   test('nothing twice, and nothing about volumes without limits', async () => {

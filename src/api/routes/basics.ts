@@ -3,6 +3,7 @@
  */
 import type { FastifyInstance } from 'fastify';
 import { Failure } from '../../base/errors.ts';
+import { isZoneAvailable } from '../../control/services.ts';
 import { param } from '../asked.ts';
 import { one, type Query } from '../query.ts';
 import type { RouteContext } from '../server.ts';
@@ -64,7 +65,8 @@ export function basicRoutes(app: FastifyInstance, { control }: RouteContext): vo
   const { availabilityZone } = control.settings;
 
   app.get('/os-availability-zone', async () => {
-    return { availabilityZoneInfo: [{ zoneName: availabilityZone, zoneState: { available: true } }] };
+    const zoneState = { available: await isZoneAvailable(control) };
+    return { availabilityZoneInfo: [{ zoneName: availabilityZone, zoneState }] };
   });
 
   app.get('/extensions', async () => ({ extensions: EXTENSIONS.map(extensionView) }));

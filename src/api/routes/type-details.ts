@@ -33,7 +33,6 @@ import {
 import { checked } from '../schemas.ts';
 import type { RouteContext } from '../server.ts';
 import { defaultTypeView, encryptionView, extraSpecsView } from '../views/types.ts';
-import { withoutNulls } from './types.ts';
 import { type Action, action, perform } from './volume-actions.ts';
 
 const DEFAULT_TYPES_SINCE = 62;
@@ -90,8 +89,7 @@ function extraSpecRoutes(app: FastifyInstance, { control }: RouteContext): void 
     return { extra_specs: extraSpecsView(request.asked, extraSpecs) };
   });
   app.post('/types/:id/extra_specs', async (request) => {
-    const { extra_specs: body } = checked(request, ExtraSpecsBody, request.body);
-    const specs = withoutNulls(body);
+    const { extra_specs: specs } = checked(request, ExtraSpecsBody, request.body);
     await setExtraSpecs(control, request.asked.caller, { id: param(request, 'id'), specs, as: 'create' });
     return { extra_specs: specs };
   });
@@ -104,9 +102,8 @@ function extraSpecRoutes(app: FastifyInstance, { control }: RouteContext): void 
     return Object.fromEntries([[key, value]]);
   });
   app.put('/types/:id/extra_specs/:key', async (request) => {
-    const body = checked(request, ExtraSpecBody, request.body);
-    if (!Object.hasOwn(body, param(request, 'key'))) throw badRequest('Request body and URI mismatch');
-    const specs = withoutNulls(body);
+    const specs = checked(request, ExtraSpecBody, request.body);
+    if (!Object.hasOwn(specs, param(request, 'key'))) throw badRequest('Request body and URI mismatch');
     await setExtraSpecs(control, request.asked.caller, { id: param(request, 'id'), specs, as: 'update' });
     return specs;
   });

@@ -89,7 +89,8 @@ export function typeRoutes(app: FastifyInstance, context: RouteContext): void {
   });
 }
 
-export function withoutNulls(specs: Readonly<Record<string, string | null>>): Record<string, string> {
+/** Clients send null for what they leave unset. */
+function withoutNulls(specs: Readonly<Record<string, string | null>>): Record<string, string> {
   const set = Object.entries(specs).filter((entry): entry is [string, string] => entry[1] !== null);
   return Object.fromEntries(set);
 }

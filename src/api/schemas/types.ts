@@ -7,9 +7,9 @@ import { Boolish, closed, Description, INTEGER_MAX } from '../schemas.ts';
 const specEntries = {
   maxProperties: EXTRA_SPECS_MAX,
   propertyNames: { pattern: '^[a-zA-Z0-9_:.-]{1,255}$' },
-  additionalProperties: { type: ['string', 'null'], maxLength: 255 },
+  additionalProperties: { type: 'string', maxLength: 255 },
 };
-const ExtraSpecs = Type.Unsafe<Record<string, string | null>>({ type: 'object', ...specEntries });
+const ExtraSpecs = Type.Unsafe<Record<string, string>>({ type: 'object', ...specEntries });
 
 const TypeName = Type.Unsafe<string>({
   type: 'string',
@@ -25,7 +25,11 @@ export const CreateType = closed({
     name: TypeName,
     description: Type.Optional(Description),
     extra_specs: Type.Optional(
-      Type.Unsafe<Record<string, string | null> | null>({ type: ['object', 'null'], ...specEntries }),
+      Type.Unsafe<Record<string, string | null> | null>({
+        ...ExtraSpecs,
+        type: ['object', 'null'],
+        additionalProperties: { type: ['string', 'null'], maxLength: 255 },
+      }),
     ),
     'os-volume-type-access:is_public': Type.Optional(Boolish),
   }),
@@ -40,7 +44,7 @@ export const UpdateType = closed({
 });
 
 export const ExtraSpecsBody = closed({ extra_specs: ExtraSpecs });
-export const ExtraSpecBody = Type.Unsafe<Record<string, string | null>>({
+export const ExtraSpecBody = Type.Unsafe<Record<string, string>>({
   ...ExtraSpecs,
   minProperties: 1,
   maxProperties: 1,
