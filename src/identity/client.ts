@@ -27,6 +27,9 @@ export type Credentials =
       readonly secret: string;
     };
 
+/** A token that is asked about; also one that has expired, where that is allowed. */
+export type Subject = { readonly token: string; readonly mayBeExpired: boolean };
+
 export type Issued = { readonly token: string; readonly info: TokenInfo };
 
 export type IdentityOptions = {
@@ -67,11 +70,11 @@ export class IdentityClient {
   }
 
   /** Null: not a valid token. Fails with `unauthorized` when our own token is not valid (any longer). */
-  async validate(subject: string, own: { token: string; url: string }): Promise<TokenInfo | null> {
+  async validate(subject: Subject, own: { token: string; url: string }): Promise<TokenInfo | null> {
     const answer = await this.#ask({
       method: 'GET',
-      url: `${own.url}/auth/tokens?nocatalog`,
-      headers: { 'x-auth-token': own.token, 'x-subject-token': subject },
+      url: `${own.url}/auth/tokens?nocatalog${subject.mayBeExpired ? '&allow_expired=1' : ''}`,
+      headers: { 'x-auth-token': own.token, 'x-subject-token': subject.token },
     });
     if (answer.status === 404) return null;
     if (answer.status === 401) throw new Failure('unauthorized', { reason: `${own.url} refuses this daemon's token.` });

@@ -8,6 +8,8 @@ import { Api } from './api.ts';
 
 const MINUTE_MS = 60_000;
 
+const ask = (keystone: Keystone, token: string) => keystone.identify(token, { mayBeExpired: false });
+
 async function open(options: Partial<KeystoneOptions> = {}) {
   const identity = await Identity.open();
   const clock = { nowMs: Date.now() };
@@ -39,17 +41,34 @@ async function open(options: Partial<KeystoneOptions> = {}) {
 }
 
 describe('a token', () => {
+  test('that has expired counts for a service that acts for its bearer, and for nobody else', async () => {
+    await using world = await open();
+    const { identity, keystone, clock } = world;
+    identity.grant('user', { expiresAtMs: clock.nowMs - 1 });
+    identity.grant('nova', { roles: ['service'] });
+    identity.grant('other', { roles: ['member'] });
+    await using api = await Api.open({ server: { authenticator: keystone } });
+    const asked = async (more: Record<string, string>): Promise<number> =>
+      (await api.ask('GET', '/v3/volumes', { headers: { 'x-auth-token': 'user', ...more } })).status;
+    expect(await asked({ 'x-service-token': 'nova' })).toBe(200);
+    expect(await asked({ 'x-service-token': 'other' })).toBe(401);
+    expect(await asked({})).toBe(401);
+    identity.revoke('user');
+    clock.nowMs += 5 * MINUTE_MS;
+    expect(await asked({ 'x-service-token': 'nova' })).toBe(401);
+  });
+
   test('is asked about once, and not again until the answer is too old', async () => {
     await using world = await open({ cacheSeconds: 120 });
     const { identity, keystone, clock } = world;
     identity.grant('t', { userId: 'ann', projectId: 'web', roles: ['member', 'reader'] });
     const expected = { userId: 'ann', projectId: 'web', roles: ['member', 'reader'] };
-    expect(await keystone.identify('t')).toMatchObject(expected);
+    expect(await ask(keystone, 't')).toMatchObject(expected);
     clock.nowMs += 119_000;
-    expect(await keystone.identify('t')).toMatchObject(expected);
+    expect(await ask(keystone, 't')).toMatchObject(expected);
     expect(identity.asked.get('t')).toBe(1);
     clock.nowMs += 1_000;
-    expect(await keystone.identify('t')).toMatchObject(expected);
+    expect(await ask(keystone, 't')).toMatchObject(expected);
     expect(identity.asked.get('t')).toBe(2);
     expect(identity.logins).toHaveLength(1);
   });
@@ -58,21 +77,21 @@ describe('a token', () => {
     await using world = await open({ cacheSeconds: 100_000 });
     const { identity, keystone, clock } = world;
     identity.grant('t', {});
-    await keystone.identify('t');
+    await ask(keystone, 't');
     identity.revoke('t');
     clock.nowMs += 5 * MINUTE_MS - 1;
-    expect(await keystone.identify('t')).not.toBeNull();
+    expect(await ask(keystone, 't')).not.toBeNull();
     clock.nowMs += 1;
-    expect(await keystone.identify('t')).toBeNull();
+    expect(await ask(keystone, 't')).toBeNull();
   });
 
   test('ends when it expires, however fresh the answer is', async () => {
     await using world = await open();
     const { identity, keystone, clock } = world;
     identity.grant('t', { expiresAtMs: clock.nowMs + 30_000 });
-    expect(await keystone.identify('t')).not.toBeNull();
+    expect(await ask(keystone, 't')).not.toBeNull();
     clock.nowMs += 30_000;
-    expect(await keystone.identify('t')).toBeNull();
+    expect(await ask(keystone, 't')).toBeNull();
   });
 
   test('that is asked about by many at once costs one question', async () => {
@@ -83,7 +102,7 @@ describe('a token', () => {
     identity.gate = new Promise((resolve) => {
       release = resolve;
     });
-    const answers = Array.from({ length: 20 }, () => keystone.identify('t'));
+    const answers = Array.from({ length: 20 }, () => ask(keystone, 't'));
     release();
     for (const answer of await Promise.all(answers)) expect(answer).not.toBeNull();
     expect(identity.asked.get('t')).toBe(1);
@@ -95,19 +114,19 @@ describe('a token', () => {
     const { identity, keystone, clock } = world;
     for (const wait of [0, 9_999]) {
       clock.nowMs += wait;
-      expect(await keystone.identify('bad')).toBeNull();
+      expect(await ask(keystone, 'bad')).toBeNull();
     }
     expect(identity.asked.get('bad')).toBe(1);
     identity.grant('bad', {});
     clock.nowMs += 1;
-    expect(await keystone.identify('bad')).not.toBeNull();
+    expect(await ask(keystone, 'bad')).not.toBeNull();
   });
 
   test('is always asked about when nothing may be remembered', async () => {
     await using world = await open({ cacheSeconds: 0 });
     const { identity, keystone } = world;
     identity.grant('t', {});
-    for (const token of ['t', 't', 'bad', 'bad']) await keystone.identify(token);
+    for (const token of ['t', 't', 'bad', 'bad']) await ask(keystone, token);
     expect([identity.asked.get('t'), identity.asked.get('bad')]).toEqual([2, 2]);
   });
 
@@ -116,19 +135,19 @@ describe('a token', () => {
     const { identity, keystone } = world;
     identity.grant('system', { projectId: null, isSystem: true, roles: ['admin'] });
     identity.grant('other', { isAdminProject: false });
-    expect(await keystone.identify('system')).toMatchObject({ projectId: null, isSystem: true, isAdminProject: true });
-    expect(await keystone.identify('other')).toMatchObject({ isSystem: false, isAdminProject: false });
+    expect(await ask(keystone, 'system')).toMatchObject({ projectId: null, isSystem: true, isAdminProject: true });
+    expect(await ask(keystone, 'other')).toMatchObject({ isSystem: false, isAdminProject: false });
   });
 
   test('made up by somebody does not push known ones out', async () => {
     await using world = await open();
     const { identity, keystone } = world;
     identity.grant('t', {});
-    await keystone.identify('t');
-    for (let number = 0; number < 1_200; number++) await keystone.identify(`bad-${number}`);
-    await keystone.identify('t');
-    await keystone.identify('bad-1199');
-    await keystone.identify('bad-0');
+    await ask(keystone, 't');
+    for (let number = 0; number < 1_200; number++) await ask(keystone, `bad-${number}`);
+    await ask(keystone, 't');
+    await ask(keystone, 'bad-1199');
+    await ask(keystone, 'bad-0');
     const asked = ['t', 'bad-1199', 'bad-0'].map((token) => identity.asked.get(token));
     expect(asked).toEqual([1, 1, 2]);
   });
@@ -137,7 +156,7 @@ describe('a token', () => {
 describe('the daemon’s own token', () => {
   test('is got with what the configuration says', async () => {
     await using world = await open();
-    await world.keystone.identify('t');
+    await ask(world.keystone, 't');
     expect(world.identity.logins[0]).toEqual({
       auth: {
         identity: {
@@ -149,7 +168,7 @@ describe('the daemon’s own token', () => {
     });
     const credential = { kind: 'application-credential', credential: { id: 'c' }, secret: 's' } as const;
     await using other = await open({ credentials: credential });
-    await other.keystone.identify('t');
+    await ask(other.keystone, 't');
     expect(other.identity.logins[0]).toEqual({
       auth: {
         identity: { methods: ['application_credential'], application_credential: { id: 'c', secret: 's' } },
@@ -160,12 +179,12 @@ describe('the daemon’s own token', () => {
   test('is renewed before it ends', async () => {
     await using world = await open();
     const { identity, keystone, clock } = world;
-    await keystone.identify('a');
+    await ask(keystone, 'a');
     clock.nowMs += 60 * MINUTE_MS - 61_000;
-    await keystone.identify('b');
+    await ask(keystone, 'b');
     expect(identity.logins).toHaveLength(1);
     clock.nowMs += 2_000;
-    await keystone.identify('c');
+    await ask(keystone, 'c');
     expect(identity.logins).toHaveLength(2);
   });
 
@@ -174,10 +193,9 @@ describe('the daemon’s own token', () => {
     const { identity, keystone } = world;
     const tokens = ['a', 'b', 'c', 'd'];
     for (const token of tokens) identity.grant(token, {});
-    await keystone.identify('first');
+    await ask(keystone, 'first');
     identity.forgetLogins();
-    for (const answer of await Promise.all(tokens.map((token) => keystone.identify(token))))
-      expect(answer).not.toBeNull();
+    for (const answer of await Promise.all(tokens.map((token) => ask(keystone, token)))) expect(answer).not.toBeNull();
     expect(identity.logins).toHaveLength(2);
   });
 
@@ -187,11 +205,11 @@ describe('the daemon’s own token', () => {
     identity.grant('t', {});
     identity.refuses = true;
     for (let time = 0; time < 3; time++)
-      await expect(keystone.identify('t')).rejects.toMatchObject({ code: 'identity_unavailable' });
+      await expect(ask(keystone, 't')).rejects.toMatchObject({ code: 'identity_unavailable' });
     expect(identity.logins).toHaveLength(1);
     identity.refuses = false;
     clock.nowMs += 10_000;
-    expect(await keystone.identify('t')).not.toBeNull();
+    expect(await ask(keystone, 't')).not.toBeNull();
   });
 });
 
@@ -206,9 +224,9 @@ describe('an identity service that', () => {
     const { identity, keystone } = world;
     identity.grant('t', {});
     identity.answer = { status, body };
-    await expect(keystone.identify('t')).rejects.toMatchObject({ code: 'identity_unavailable' });
+    await expect(ask(keystone, 't')).rejects.toMatchObject({ code: 'identity_unavailable' });
     identity.answer = null;
-    expect(await keystone.identify('t')).not.toBeNull();
+    expect(await ask(keystone, 't')).not.toBeNull();
   });
 
   test('closes connections that were kept costs nobody his request', async () => {
@@ -216,7 +234,7 @@ describe('an identity service that', () => {
     const { identity, keystone } = world;
     for (const token of ['a', 'b', 'c']) {
       identity.grant(token, {});
-      expect(await keystone.identify(token)).not.toBeNull();
+      expect(await ask(keystone, token)).not.toBeNull();
       identity.dropConnections();
     }
   });

@@ -78,7 +78,7 @@ export class Identity implements AsyncDisposable {
       reply.writeHead(status, { 'content-type': 'application/json', ...headers });
       reply.end(typeof body === 'string' ? body : JSON.stringify(body));
     };
-    const path = new URL(request.url ?? '', this.url).pathname;
+    const { pathname: path, searchParams } = new URL(request.url ?? '', this.url);
     if (path !== '/identity/v3/auth/tokens') return send(404, error('no such path'));
     if (request.method === 'POST') {
       this.logins.push(JSON.parse(Buffer.concat(chunks).toString()));
@@ -94,6 +94,8 @@ export class Identity implements AsyncDisposable {
     if (this.answer !== null) return send(this.answer.status, this.answer.body);
     if (!this.#own.has(String(request.headers['x-auth-token']))) return send(401, error('not you'));
     const grant = this.#grants.get(subject);
+    const isExpired = (grant?.expiresAtMs ?? Number.POSITIVE_INFINITY) <= Date.now();
+    if (isExpired && searchParams.get('allow_expired') !== '1') return send(404, error('expired'));
     return grant === undefined ? send(404, error('no such token')) : send(200, body(grant));
   }
 }

@@ -20,8 +20,11 @@ export type Identity = {
 export interface Authenticator {
   /** What `WWW-Authenticate` tells one who came without a token. */
   readonly challenge: string;
-  /** Null: not valid, or no longer. Fails when that cannot be found out. */
-  identify(token: string): Promise<Identity | null>;
+  /**
+   * Null: not valid, or no longer. Fails when that cannot be found out. A token that `mayBeExpired` was valid when a
+   * service began long work for its bearer: expired it still counts, revoked it does not.
+   */
+  identify(token: string, options: { readonly mayBeExpired: boolean }): Promise<Identity | null>;
   close(): Promise<void>;
 }
 
@@ -40,16 +43,22 @@ export function unauthorized(): Fault {
 
 /** Refuses with 401 without a valid token, and with 403 where a valid one gives nothing to do here. */
 export async function callerOf(authenticator: Authenticator, presented: Presented): Promise<Caller> {
-  const identity = await identified(authenticator, presented.token);
+  const { token, serviceToken } = presented;
+  const service = await identified(authenticator, serviceToken, { mayBeExpired: false });
+  if (serviceToken !== null && service === null) throw unauthorized();
+  const isService = service?.roles.includes(SERVICE_ROLE) === true;
+  const identity = await identified(authenticator, token, { mayBeExpired: isService });
   if (identity === null) throw unauthorized();
-  const service = presented.serviceToken === null ? null : await identified(authenticator, presented.serviceToken);
-  if (presented.serviceToken !== null && service === null) throw unauthorized();
-  return asCaller(identity, { isService: service?.roles.includes(SERVICE_ROLE) === true });
+  return asCaller(identity, { isService });
 }
 
-async function identified(authenticator: Authenticator, token: string | null): Promise<Identity | null> {
+async function identified(
+  authenticator: Authenticator,
+  token: string | null,
+  options: { mayBeExpired: boolean },
+): Promise<Identity | null> {
   if (token === null || token.length > TOKEN_CHARS_MAX || !TOKEN.test(token)) return null;
-  return authenticator.identify(token);
+  return authenticator.identify(token, options);
 }
 
 function asCaller(identity: Identity, { isService }: { isService: boolean }): Caller {

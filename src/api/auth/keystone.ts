@@ -1,13 +1,19 @@
 /**
  * Asks an identity service about callers' tokens, with a token of our own that is renewed when it ends, and remembers the
- * answers for a while. Invariants: an answer is never used after the token it is about has expired, nor for longer than
- * the cache time (so a revoked token ends within it); a token is asked about once at a time; tokens are kept as digests
- * only. What a role permits is not known here.
+ * answers for a while. Invariants: an answer is never used after the token it is about has expired (unless a service acts
+ * for its bearer), nor for longer than the cache time (so a revoked token ends within it); a token is asked about once at
+ * a time; tokens are kept as digests only. What a role permits is not known here.
  */
 import { createHash } from 'node:crypto';
 import { Failure } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
-import { type Credentials, type IdentityClient, type Issued, versionedUrl } from '../../identity/client.ts';
+import {
+  type Credentials,
+  type IdentityClient,
+  type Issued,
+  type Subject,
+  versionedUrl,
+} from '../../identity/client.ts';
 import { endpointOf, type TokenInfo } from '../../identity/token.ts';
 import type { Authenticator, Identity } from './authenticator.ts';
 
@@ -51,13 +57,14 @@ export class Keystone implements Authenticator {
     this.challenge = `Keystone uri="${options.publicUrl}"`;
   }
 
-  async identify(token: string): Promise<Identity | null> {
-    const digest = createHash('sha256').update(token).digest('base64');
+  async identify(token: string, { mayBeExpired }: { mayBeExpired: boolean }): Promise<Identity | null> {
+    // Two questions, two answers: what counts for a service does not count for the bearer alone.
+    const digest = `${createHash('sha256').update(token).digest('base64')}${mayBeExpired ? ' or expired' : ''}`;
     const remembered = this.#remembered(digest);
     if (remembered !== undefined) return remembered;
     const under = this.#asking.get(digest);
     if (under !== undefined) return under;
-    const asking = this.#ask(token, digest).finally(() => this.#asking.delete(digest));
+    const asking = this.#ask({ token, mayBeExpired, digest }).finally(() => this.#asking.delete(digest));
     this.#asking.set(digest, asking);
     return asking;
   }
@@ -76,46 +83,47 @@ export class Keystone implements Authenticator {
     return undefined;
   }
 
-  async #ask(token: string, digest: string): Promise<Identity | null> {
+  async #ask({ digest, ...subject }: Subject & { digest: string }): Promise<Identity | null> {
     const askedMs = this.#options.now();
-    const info = await this.#validated(token);
-    if (info === null || info.expiresAtMs <= this.#options.now()) {
+    const info = await this.#validated(subject);
+    const endsMs = subject.mayBeExpired ? Number.POSITIVE_INFINITY : (info?.expiresAtMs ?? 0);
+    if (info === null || endsMs <= this.#options.now()) {
       remember(this.#refused, { key: digest, value: askedMs + Math.min(REFUSAL_MS, this.#cacheMs), max: REFUSED_MAX });
       return null;
     }
     const { userId, projectId, roles, isSystem, isAdminProject } = info;
     const identity = { userId, projectId, roles, isSystem, isAdminProject };
     // Counted from the question, not from the answer: a revocation in between must not add to the time.
-    const untilMs = Math.min(askedMs + this.#cacheMs, info.expiresAtMs);
+    const untilMs = Math.min(askedMs + this.#cacheMs, endsMs);
     remember(this.#known, { key: digest, value: { identity, untilMs }, max: KNOWN_MAX });
     return identity;
   }
 
-  async #validated(token: string): Promise<TokenInfo | null> {
+  async #validated(subject: Subject): Promise<TokenInfo | null> {
     const own = await this.#ownToken(null);
     try {
-      return await this.#validate(token, own);
+      return await this.#validate(subject, own);
     } catch (error) {
       if (!(error instanceof Failure && error.code === 'unauthorized')) throw error;
     }
     // Revoked, or the identity service has new keys: once more with a new one.
     const renewed = await this.#ownToken(own.token);
     try {
-      return await this.#validate(token, renewed);
+      return await this.#validate(subject, renewed);
     } catch (error) {
       if (!(error instanceof Failure && error.code === 'unauthorized')) throw error;
       throw this.#unusable(`it refuses the token that it has just given this daemon: ${error.message}`);
     }
   }
 
-  async #validate(token: string, own: Issued): Promise<TokenInfo | null> {
+  async #validate(subject: Subject, own: Issued): Promise<TokenInfo | null> {
     const { client, endpoint } = this.#options;
     const found = endpoint === null ? client.url : endpointOf(own.info.catalog, { types: ['identity'], ...endpoint });
     if (found === null) {
       const where = `interface ${endpoint?.interface}${endpoint?.region == null ? '' : `, region ${endpoint.region}`}`;
       throw this.#unusable(`its catalog has no identity service of ${where}`);
     }
-    return client.validate(token, { token: own.token, url: versionedUrl(found) });
+    return client.validate(subject, { token: own.token, url: versionedUrl(found) });
   }
 
   /** The one in use, unless that is the `refused` one or about to end. Those who need a new one share it. */
