@@ -109,6 +109,16 @@ export class Keystone implements AsyncDisposable {
     return reply.body;
   }
 
+  /** Of the user whose token this is, for the token's project. */
+  async applicationCredential(token: string, userId: string): Promise<{ id: string; secret: string }> {
+    const wanted = { application_credential: { name: `of ${userId}` } };
+    const url = `${this.url}/users/${userId}/application_credentials`;
+    const { status, body } = await send(url, 'POST', wanted, { 'x-auth-token': token });
+    if (status !== 201) throw new Error(`Keystone: no application credential: ${status} ${JSON.stringify(body)}`);
+    const { id, secret } = objectOf(body, 'application_credential');
+    return { id: String(id), secret: String(secret) };
+  }
+
   /** Ends a token before its time. */
   async revoke(token: string): Promise<void> {
     const headers = { 'x-auth-token': this.#adminToken, 'x-subject-token': token };
