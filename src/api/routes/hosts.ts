@@ -5,7 +5,6 @@
 import type { FastifyInstance } from 'fastify';
 import { Failure } from '../../base/errors.ts';
 import { unfit } from '../../control/placement.ts';
-import { enforce } from '../../control/policy.ts';
 import { backendName, capabilities, poolName } from '../../control/pools.ts';
 import { type HostUse, hostUse, listServices } from '../../control/services.ts';
 import { requireType } from '../../control/types.ts';
@@ -25,8 +24,7 @@ export function hostRoutes(app: FastifyInstance, context: RouteContext): void {
   poolRoutes(app, context);
   const { control } = context;
 
-  app.get('/os-hosts', async (request) => {
-    enforce(request.asked.caller, 'volume_extension:hosts');
+  app.get('/os-hosts', { config: { rule: 'volume_extension:hosts', query: ['zone'] } }, async (request) => {
     const zone = one(request.query as Query, 'zone');
     const { availabilityZone } = control.settings;
     const services = (await listServices(control, request.asked.caller)).filter(({ isDisabled }) => !isDisabled);
@@ -41,50 +39,50 @@ export function hostRoutes(app: FastifyInstance, context: RouteContext): void {
     }));
     return { hosts: zone === undefined || zone === '' || zone === availabilityZone ? hosts : [] };
   });
-  app.get('/os-hosts/:host', async (request) => {
+  app.get('/os-hosts/:host', { config: { rule: 'volume_extension:hosts' } }, async (request) => {
     const host = param(request, 'host');
     const projects = await hostUse(control, request.asked.caller, host);
     return { host: [totalOf(projects), ...projects].map((use) => ({ resource: resourceView(host, use) })) };
   });
 
-  const since = { config: { since: CLUSTERS_SINCE } };
-  for (const path of ['/clusters', '/clusters/detail'])
-    app.get(path, since, async (request) => {
-      enforce(request.asked.caller, 'clusters:get_all');
-      return { clusters: [] };
-    });
-  app.get('/clusters/:name', since, async (request) => {
-    enforce(request.asked.caller, 'clusters:get_all');
+  const clusters = { config: { since: CLUSTERS_SINCE, rule: 'clusters:get_all' } } as const;
+  for (const path of ['/clusters', '/clusters/detail']) app.get(path, clusters, async () => ({ clusters: [] }));
+  app.get('/clusters/:name', clusters, async (request) => {
     throw new Failure('not_found', { kind: 'Cluster', id: param(request, 'name') });
   });
-  app.post('/workers/cleanup', { config: { since: CLEANUP_SINCE } }, async (request, reply) => {
-    enforce(request.asked.caller, 'workers:cleanup');
-    checked(request, CleanUpWorkers, request.body ?? {});
-    // What a crash interrupted was taken up at the start.
-    return reply.code(202).send({ cleaning: [], unavailable: [] });
-  });
+  app.post(
+    '/workers/cleanup',
+    { config: { since: CLEANUP_SINCE, rule: 'workers:cleanup', body: CleanUpWorkers } },
+    async (request, reply) => {
+      checked(request, CleanUpWorkers, request.body ?? {});
+      // What a crash interrupted was taken up at the start.
+      return reply.code(202).send({ cleaning: [], unavailable: [] });
+    },
+  );
 }
 
 function poolRoutes(app: FastifyInstance, { control }: RouteContext): void {
-  app.get('/scheduler-stats/get_pools', async (request) => {
-    enforce(request.asked.caller, 'scheduler_extension:scheduler_stats:get_pools');
-    const query = request.query as Query;
-    const { minor } = request.asked;
-    const isDetailed = flag(query, 'detail');
-    const name = minor >= NAME_FILTER_SINCE ? one(query, 'name') : undefined;
-    const typeName = minor >= TYPE_FILTER_SINCE ? one(query, 'volume_type') : undefined;
-    if (name !== undefined && name !== poolName(control)) return { pools: [] };
-    if (typeName !== undefined) {
-      const { reader } = control.catalog;
-      if ((await unfit(control, reader, await requireType(reader, typeName))) !== null) return { pools: [] };
-    }
-    if (!isDetailed) return { pools: [{ name: poolName(control) }] };
-    const found = { ...(await capabilities(control)), timestamp: timeOf(control.nowUs()) };
-    return { pools: [{ name: poolName(control), capabilities: found }] };
-  });
+  app.get(
+    '/scheduler-stats/get_pools',
+    { config: { rule: 'scheduler_extension:scheduler_stats:get_pools', query: ['name', 'detail', 'volume_type'] } },
+    async (request) => {
+      const query = request.query as Query;
+      const { minor } = request.asked;
+      const isDetailed = flag(query, 'detail');
+      const name = minor >= NAME_FILTER_SINCE ? one(query, 'name') : undefined;
+      const typeName = minor >= TYPE_FILTER_SINCE ? one(query, 'volume_type') : undefined;
+      if (name !== undefined && name !== poolName(control)) return { pools: [] };
+      if (typeName !== undefined) {
+        const { reader } = control.catalog;
+        if ((await unfit(control, reader, await requireType(reader, typeName))) !== null) return { pools: [] };
+      }
+      if (!isDetailed) return { pools: [{ name: poolName(control) }] };
+      const found = { ...(await capabilities(control)), timestamp: timeOf(control.nowUs()) };
+      return { pools: [{ name: poolName(control), capabilities: found }] };
+    },
+  );
 
-  app.get('/capabilities/:host', async (request) => {
-    enforce(request.asked.caller, 'volume_extension:capabilities');
+  app.get('/capabilities/:host', { config: { rule: 'volume_extension:capabilities' } }, async (request) => {
     const host = param(request, 'host');
     if (host !== backendName(control)) throw new Failure('not_found', { kind: 'Service on host', id: host });
     const found = await capabilities(control);

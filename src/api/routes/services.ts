@@ -3,7 +3,6 @@
  */
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { isLogLevel, type LogLevel } from '../../base/log.ts';
-import { enforce } from '../../control/policy.ts';
 import {
   disableService,
   enableService,
@@ -29,53 +28,77 @@ const LOG_PREFIX = 'quarry';
 export function serviceRoutes(app: FastifyInstance, context: RouteContext): void {
   const { control } = context;
 
-  app.get('/os-services', async (request) => {
-    const query = request.query as Query;
-    const [host, binary] = [one(query, 'host'), one(query, 'binary')];
-    const services = (await listServices(control, request.asked.caller)).filter(
-      (service) => (host ?? service.host) === service.host && (binary ?? service.binary) === service.binary,
-    );
-    const zone = control.settings.availabilityZone;
-    // Whoever answers this is alive now.
-    const updatedAt = timeOf(control.nowUs());
-    return {
-      services: services.map((service) => serviceView(service, { minor: request.asked.minor, zone, updatedAt })),
-    };
-  });
+  app.get(
+    '/os-services',
+    { config: { rule: 'volume_extension:services:index', query: ['host', 'binary'] } },
+    async (request) => {
+      const query = request.query as Query;
+      const [host, binary] = [one(query, 'host'), one(query, 'binary')];
+      const services = (await listServices(control, request.asked.caller)).filter(
+        (service) => (host ?? service.host) === service.host && (binary ?? service.binary) === service.binary,
+      );
+      const zone = control.settings.availabilityZone;
+      // Whoever answers this is alive now.
+      const updatedAt = timeOf(control.nowUs());
+      return {
+        services: services.map((service) => serviceView(service, { minor: request.asked.minor, zone, updatedAt })),
+      };
+    },
+  );
 
-  app.put('/os-services/enable', async (request) => {
-    const name = checked(request, NameService, request.body);
-    await enableService(control, request.asked.caller, nameOf(name));
-    return { ...said(name), status: 'enabled', disabled: false };
-  });
-  app.put('/os-services/disable', async (request) => {
-    const name = checked(request, NameService, request.body);
-    await disableService(control, request.asked.caller, { name: nameOf(name), reason: null });
-    return { ...said(name), status: 'disabled', disabled: true };
-  });
-  app.put('/os-services/disable-log-reason', async (request) => {
-    const { disabled_reason: reason, ...name } = checked(request, DisableService, request.body);
-    await disableService(control, request.asked.caller, { name: nameOf(name), reason });
-    return { ...said(name), status: 'disabled', disabled: true, disabled_reason: reason };
-  });
+  app.put(
+    '/os-services/enable',
+    { config: { rule: 'volume_extension:services:update', body: NameService } },
+    async (request) => {
+      const name = checked(request, NameService, request.body);
+      await enableService(control, request.asked.caller, nameOf(name));
+      return { ...said(name), status: 'enabled', disabled: false };
+    },
+  );
+  app.put(
+    '/os-services/disable',
+    { config: { rule: 'volume_extension:services:update', body: NameService } },
+    async (request) => {
+      const name = checked(request, NameService, request.body);
+      await disableService(control, request.asked.caller, { name: nameOf(name), reason: null });
+      return { ...said(name), status: 'disabled', disabled: true };
+    },
+  );
+  app.put(
+    '/os-services/disable-log-reason',
+    { config: { rule: 'volume_extension:services:update', body: DisableService } },
+    async (request) => {
+      const { disabled_reason: reason, ...name } = checked(request, DisableService, request.body);
+      await disableService(control, request.asked.caller, { name: nameOf(name), reason });
+      return { ...said(name), status: 'disabled', disabled: true, disabled_reason: reason };
+    },
+  );
 
-  app.put('/os-services/freeze', async (request, reply) => {
+  app.put('/os-services/freeze', { config: { rule: 'volume:freeze_host', body: NameHost } }, async (request, reply) => {
     await freezeHost(control, request.asked.caller, checked(request, NameHost, request.body).host);
     return reply.code(200).send();
   });
-  app.put('/os-services/thaw', async (request, reply) => {
+  app.put('/os-services/thaw', { config: { rule: 'volume:thaw_host', body: NameHost } }, async (request, reply) => {
     await thawHost(control, request.asked.caller, checked(request, NameHost, request.body).host);
     return reply.code(200).send();
   });
-  app.put('/os-services/failover_host', async (request, reply) => {
-    await failoverHost(control, request.asked.caller, checked(request, FailoverHost, request.body).host);
-    return reply.code(202).send();
-  });
+  app.put(
+    '/os-services/failover_host',
+    { config: { rule: 'volume:failover_host', body: FailoverHost, status: 202 } },
+    async (request, reply) => {
+      await failoverHost(control, request.asked.caller, checked(request, FailoverHost, request.body).host);
+      return reply.code(202).send();
+    },
+  );
   // The newer name for the same.
-  app.put('/os-services/failover', { config: { since: 26 } }, async (request, reply) => {
-    await failoverHost(control, request.asked.caller, checked(request, FailoverHost, request.body).host);
-    return reply.code(202).send();
-  });
+  app.put(
+    '/os-services/failover',
+    { config: { since: 26, rule: 'volume:failover_host', body: FailoverHost, status: 202 } },
+    async (request, reply) => {
+      await failoverHost(control, request.asked.caller, checked(request, FailoverHost, request.body).host);
+      return reply.code(202).send();
+    },
+  );
   logRoutes(app, context);
 }
 
@@ -115,7 +138,6 @@ function logRoutes(app: FastifyInstance, { control }: RouteContext): void {
 
   /** All services share one process and its log. */
   const logsOf = async (request: FastifyRequest, { binary, server, prefix }: Which): Promise<ServiceName[]> => {
-    enforce(request.asked.caller, 'volume_extension:services:update');
     const services: ServiceName[] = await listServices(control, request.asked.caller);
     const all = [{ binary: 'cinder-api', host: control.settings.host }, ...services];
     return all.filter(
@@ -126,18 +148,26 @@ function logRoutes(app: FastifyInstance, { control }: RouteContext): void {
     );
   };
 
-  app.put('/os-services/get-log', { config: { since: LOGS_SINCE } }, async (request) => {
-    const which = checked(request, GetLog, request.body ?? {});
-    const level = nameOfLevel(control.log.level());
-    const logs = await logsOf(request, which);
-    return { log_levels: logs.map(({ binary, host }) => ({ binary, host, levels: { [LOG_PREFIX]: level } })) };
-  });
-  app.put('/os-services/set-log', { config: { since: LOGS_SINCE } }, async (request, reply) => {
-    const { level, ...which } = checked(request, SetLog, request.body ?? {});
-    const wanted = levelOf(level);
-    if ((await logsOf(request, which)).length > 0) control.log.setLevel(wanted);
-    return reply.code(202).send();
-  });
+  app.put(
+    '/os-services/get-log',
+    { config: { since: LOGS_SINCE, rule: 'volume_extension:services:update', body: GetLog } },
+    async (request) => {
+      const which = checked(request, GetLog, request.body ?? {});
+      const level = nameOfLevel(control.log.level());
+      const logs = await logsOf(request, which);
+      return { log_levels: logs.map(({ binary, host }) => ({ binary, host, levels: { [LOG_PREFIX]: level } })) };
+    },
+  );
+  app.put(
+    '/os-services/set-log',
+    { config: { since: LOGS_SINCE, rule: 'volume_extension:services:update', body: SetLog, status: 202 } },
+    async (request, reply) => {
+      const { level, ...which } = checked(request, SetLog, request.body ?? {});
+      const wanted = levelOf(level);
+      if ((await logsOf(request, which)).length > 0) control.log.setLevel(wanted);
+      return reply.code(202).send();
+    },
+  );
 }
 
 /** The protocol's words for levels and ours. */

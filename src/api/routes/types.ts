@@ -47,7 +47,7 @@ const WORDS: Words<TypeColumn> = {
 export function typeRoutes(app: FastifyInstance, context: RouteContext): void {
   const { control } = context;
 
-  app.get('/types', async (request) => list(request, context));
+  app.get('/types', { config: { list: WORDS, query: ['is_public'] } }, async (request) => list(request, context));
 
   app.get('/types/default', async (request) => {
     const { reader } = control.catalog;
@@ -60,19 +60,23 @@ export function typeRoutes(app: FastifyInstance, context: RouteContext): void {
     return { volume_type: typeView(request.asked, type, 'read') };
   });
 
-  app.post('/types', async (request) => {
-    const { volume_type: body } = checked(request, CreateType, request.body);
-    const isPublic = body['os-volume-type-access:is_public'];
-    const type = await createType(control, request.asked.caller, {
-      name: body.name,
-      description: body.description ?? null,
-      isPublic: isPublic === undefined ? true : booleanOf(isPublic) === true,
-      extraSpecs: withoutNulls(body.extra_specs ?? {}),
-    });
-    return { volume_type: typeView(request.asked, type, 'created') };
-  });
+  app.post(
+    '/types',
+    { config: { rule: 'volume_extension:type_create', body: CreateType, status: 200 } },
+    async (request) => {
+      const { volume_type: body } = checked(request, CreateType, request.body);
+      const isPublic = body['os-volume-type-access:is_public'];
+      const type = await createType(control, request.asked.caller, {
+        name: body.name,
+        description: body.description ?? null,
+        isPublic: isPublic === undefined ? true : booleanOf(isPublic) === true,
+        extraSpecs: withoutNulls(body.extra_specs ?? {}),
+      });
+      return { volume_type: typeView(request.asked, type, 'created') };
+    },
+  );
 
-  app.put('/types/:id', async (request) => {
+  app.put('/types/:id', { config: { rule: 'volume_extension:type_update', body: UpdateType } }, async (request) => {
     const { volume_type: body } = checked(request, UpdateType, request.body);
     const update = {
       name: body.name ?? null,
@@ -83,7 +87,7 @@ export function typeRoutes(app: FastifyInstance, context: RouteContext): void {
     return { volume_type: typeView(request.asked, type, 'updated') };
   });
 
-  app.delete('/types/:id', async (request, reply) => {
+  app.delete('/types/:id', { config: { rule: 'volume_extension:type_delete' } }, async (request, reply) => {
     await deleteType(control, request.asked.caller, param(request, 'id'));
     return reply.code(202).send();
   });
