@@ -6,6 +6,7 @@ import { allTypes, getType } from '../../src/control/types.ts';
 import { createVolume } from '../../src/control/volumes.ts';
 import { CALLER, NEW_VOLUME } from '../control/world.ts';
 import { Api, type Reply } from './api.ts';
+import { as, ONE, people } from './people.ts';
 
 const PROJECT = '00000000000000000000000000000001';
 const MEMBER = { projectId: 'p2', userId: 'u2', role: 'member', isAdmin: false, isService: false } as const;
@@ -147,6 +148,34 @@ describe('volume types', () => {
     });
     expect(typeView({ ...asked, caller: CALLER }, type, 'read')).toMatchObject({ extra_specs, qos_specs_id: null });
   });
+});
+
+test('a member’s answers have no more than members may see', async () => {
+  await using api = await Api.open({ server: { authenticator: people() } });
+  const [admin, member] = [as('admin'), as('member')];
+  const extra_specs = { multiattach: '<is> True', storage_protocol: 'nbd' };
+  const volume_type = { name: 'private', extra_specs, 'os-volume-type-access:is_public': false };
+  const made = await api.ask('POST', '/v3/types', { headers: admin, body: { volume_type } });
+  const path = `/v3/types/${made.body.volume_type.id}`;
+  expect((await api.ask('GET', path, { headers: member })).status).toBe(404);
+  const wanted = { volume: { size: 1, volume_type: 'private' } };
+  expect((await api.ask('POST', '/v3/volumes', { headers: member, body: wanted })).status).toBe(404);
+  const access = { addProjectAccess: { project: ONE } };
+  expect((await api.ask('POST', `${path}/action`, { headers: member, body: access })).status).toBe(403);
+  expect((await api.ask('POST', `${path}/action`, { headers: admin, body: access })).status).toBe(202);
+  const { body } = await api.ask('GET', '/v3/types?is_public=false', { headers: member });
+  expect(body.volume_types.map(({ name }: { name: string }) => name)).toEqual(['private', '__DEFAULT__']);
+  expect(body.volume_types[0]).not.toHaveProperty('qos_specs_id');
+  expect(body.volume_types[0].extra_specs).toEqual({ multiattach: '<is> True' });
+  expect((await api.ask('GET', `${path}/extra_specs`, { headers: member })).body).toEqual({
+    extra_specs: { multiattach: '<is> True' },
+  });
+  expect((await api.ask('GET', `${path}/extra_specs/storage_protocol`, { headers: member })).status).toBe(404);
+  const hidden = `/v3/types?extra_specs=${encodeURIComponent("{'storage_protocol': 'nbd'}")}`;
+  expect((await api.ask('GET', hidden, { headers: member, minor: 52 })).body.volume_types).toEqual([]);
+  expect((await api.ask('GET', hidden, { headers: member, minor: 51 })).body.volume_types).toHaveLength(2);
+  expect((await api.ask('POST', '/v3/volumes', { headers: member, body: wanted })).status).toBe(202);
+  await api.settle();
 });
 
 describe('extra specs', () => {
