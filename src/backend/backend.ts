@@ -19,6 +19,8 @@ export type VolumeUsage = {
   readonly mappedBytes: number;
   /** NBD connections now. */
   readonly connections: number;
+  /** Seconds that its connections have waited for their turn because its speed is limited, since the daemon opened it. */
+  readonly throttledSeconds: number;
   /** Set when the volume refuses I/O, with the reason. */
   readonly failed: string | null;
 };

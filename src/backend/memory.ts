@@ -3,6 +3,7 @@
  * and by which write. No bytes, no sockets; for tests of what is above, and held to the same contract as the real one.
  */
 import { Failure } from '../base/errors.ts';
+import { speedLimitsOf } from '../native/speed-limits.ts';
 import type {
   BackendEvent,
   ByteRange,
@@ -99,6 +100,7 @@ export class MemoryBackend implements VolumeBackend {
   }
 
   async setLimits({ id, limits }: { id: string; limits: VolumeLimits | null }) {
+    speedLimitsOf(limits);
     this.#require(id).limits = limits;
   }
 
@@ -156,7 +158,8 @@ export class MemoryBackend implements VolumeBackend {
       const thing = this.#things.get(id);
       if (thing === undefined) continue;
       const { kind, sizeBytes, blocks, connections, failed } = thing;
-      found.push({ id, kind, sizeBytes, mappedBytes: blocks.size * BLOCK_BYTES, connections, failed });
+      const mappedBytes = blocks.size * BLOCK_BYTES;
+      found.push({ id, kind, sizeBytes, mappedBytes, connections, throttledSeconds: 0, failed });
     }
     return found;
   }

@@ -39,6 +39,12 @@ export function openMetrics(options: { processMetrics: boolean }) {
     volumes: gauge('quarry_volumes', 'Volumes in the catalog, by status.', ['status']),
     snapshots: gauge('quarry_snapshots', 'Snapshots in the catalog, by status.', ['status']),
     connections: gauge('quarry_nbd_connections', 'NBD connections open now.'),
+    throttledSeconds: new Counter({
+      name: 'quarry_volume_throttled_seconds_total',
+      help: 'Time that connections of a volume have waited because its speed is limited, since it was opened.',
+      labelNames: ['volume'] as const,
+      registers,
+    }),
     poolCapacityBytes: gauge('quarry_pool_capacity_bytes', 'Size of the filesystem the pool lies on.'),
     poolFreeBytes: gauge('quarry_pool_free_bytes', 'Bytes free on that filesystem.'),
     poolReservedBytes: gauge('quarry_pool_reserved_bytes', 'Free bytes that are kept back for metadata.'),

@@ -45,7 +45,8 @@ export async function usage(control: Control, caller: Caller, target: Target): P
   const row = await requireTarget(control, caller, target);
   const [found] = await control.backend.usage([target.id]);
   const { kind, id } = target;
-  const nothing = { id, kind, sizeBytes: row.size_gib * GIB, mappedBytes: 0, connections: 0, failed: null };
+  const none = { mappedBytes: 0, connections: 0, throttledSeconds: 0, failed: null };
+  const nothing = { id, kind, sizeBytes: row.size_gib * GIB, ...none };
   return { ...(found ?? nothing), lastFailure: row.failure };
 }
 

@@ -13,7 +13,8 @@ import { Failure } from '../base/errors.ts';
 import type { Files } from '../base/files.ts';
 import { type EngineRecord, encodeRecord } from '../format/record.ts';
 import { Journal } from '../journal/journal.ts';
-import { BLOCK_BYTES, EXTENT_BYTES, type ExportMode, type Plane } from '../native/plane.ts';
+import { BLOCK_BYTES, EXTENT_BYTES, type ExportMode, NO_VOLUME_STATS, type Plane } from '../native/plane.ts';
+import { type NamedLimits, speedLimitsOf } from '../native/speed-limits.ts';
 import { Checkpointer } from './checkpointer.ts';
 import { diffOf, type MapRange, mapOf } from './diff.ts';
 import { Exports, lineageOf, type Opened } from './exports.ts';
@@ -381,6 +382,7 @@ class PoolEngine implements Engine {
         this.#space.forget(opened.handle);
       }
       await this.#append([{ type: 'delete', number: object.number }]);
+      this.#exports.forgetLimits(id);
       this.#space.abandon(object.number);
       this.#background(this.#reclaimAndReown(lineage));
     });
@@ -399,8 +401,9 @@ class PoolEngine implements Engine {
     throw new Failure('not_supported', { reason: 'Snapshots of several volumes at one instant are not built yet.' });
   }
 
-  async setLimits(): Promise<void> {
-    throw new Failure('not_supported', { reason: 'Limits of speed are not built yet.' });
+  async setLimits(options: { id: string; limits: NamedLimits | null }): Promise<void> {
+    const limits = speedLimitsOf(options.limits);
+    await this.#inTurn(options.id, async () => this.#exports.setLimits(this.#find(options.id), limits));
   }
 
   async revertVolume(options: { id: string; snapshotId: string }): Promise<void> {
@@ -480,12 +483,14 @@ class PoolEngine implements Engine {
     return objects.flatMap((object) => {
       if (object === undefined) return [];
       const opened = this.#exports.of(object);
+      const stats = opened === undefined ? NO_VOLUME_STATS : this.#plane.volumeStats(opened.handle);
       return {
         id: object.id,
         kind: object.kind,
         sizeBytes: object.sizeBytes,
         mappedBytes: object.mapped * EXTENT_BYTES,
-        connections: opened === undefined ? 0 : this.#exports.connections(opened),
+        connections: stats.connections,
+        throttledSeconds: stats.throttledUs / 1e6,
         failed: opened?.failure ?? null,
       };
     });

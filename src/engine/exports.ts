@@ -3,7 +3,7 @@
  * publish, closed when they are deleted or reverted.
  */
 
-import type { ExportMode, Plane, VolumeHandle } from '../native/plane.ts';
+import type { ExportMode, Plane, SpeedLimits, VolumeHandle } from '../native/plane.ts';
 import type { State, StoredObject } from './state.ts';
 
 export type Opened = {
@@ -22,6 +22,8 @@ export class Exports {
   readonly #byHandle = new Map<VolumeHandle, Opened>();
   readonly #byNumber = new Map<number, Opened>();
   readonly #byName = new Map<string, Opened>();
+  /** By id; given to the plane whenever it opens the object. Not kept beyond the process. */
+  readonly #limits = new Map<string, SpeedLimits>();
   #lastHandle = 0;
 
   constructor(plane: Plane) {
@@ -51,9 +53,22 @@ export class Exports {
     const opened: Opened = { handle: this.#lastHandle, object, names: new Map(), freezing: 0, failure: null };
     const readOnly = object.kind === 'snapshot';
     this.#plane.openVolume({ handle: opened.handle, sizeBytes: object.sizeBytes, readOnly });
+    const limits = this.#limits.get(object.id);
+    if (limits !== undefined) this.#plane.setLimits(opened.handle, limits);
     this.#byHandle.set(opened.handle, opened);
     this.#byNumber.set(object.number, opened);
     return opened;
+  }
+
+  setLimits(object: StoredObject, limits: SpeedLimits): void {
+    this.#limits.set(object.id, limits);
+    const opened = this.#byNumber.get(object.number);
+    if (opened !== undefined) this.#plane.setLimits(opened.handle, limits);
+  }
+
+  /** Of an object that is gone: another one with its id begins without. */
+  forgetLimits(id: string): void {
+    this.#limits.delete(id);
   }
 
   publish(opened: Opened, name: string, mode: ExportMode): void {

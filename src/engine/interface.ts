@@ -3,6 +3,7 @@
 import type { Clock } from '../base/clock.ts';
 import type { Files } from '../base/files.ts';
 import type { ExportMode, Plane } from '../native/plane.ts';
+import type { NamedLimits } from '../native/speed-limits.ts';
 import type { MapRange } from './diff.ts';
 
 export type EngineOptions = {
@@ -20,6 +21,7 @@ export type ObjectUsage = {
   readonly sizeBytes: number;
   readonly mappedBytes: number;
   readonly connections: number;
+  readonly throttledSeconds: number;
   readonly failed: string | null;
 };
 
@@ -41,7 +43,7 @@ export interface Engine {
   resizeVolume(options: { id: string; sizeBytes: number }): Promise<void>;
   createSnapshot(options: { id: string; volumeId: string }): Promise<void>;
   createSnapshots(options: readonly { id: string; volumeId: string }[]): Promise<void>;
-  setLimits(options: { id: string; limits: unknown }): Promise<void>;
+  setLimits(options: { id: string; limits: NamedLimits | null }): Promise<void>;
   revertVolume(options: { id: string; snapshotId: string }): Promise<void>;
   publish(options: { name: string; targetId: string } & ExportMode): Promise<void>;
   unpublish(name: string): Promise<void>;

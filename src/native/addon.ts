@@ -6,7 +6,7 @@
 import { createRequire } from 'node:module';
 import { Failure } from '../base/errors.ts';
 import type { NativePlane } from './binding.d.ts';
-import type { ExportMode, Plane, PlaneEvent, PlaneStats, TlsOptions, VolumeHandle, VolumeStats } from './plane.ts';
+import type { ExportMode, Plane, PlaneEvent, PlaneStats, SpeedLimits, TlsOptions, VolumeHandle, VolumeStats } from './plane.ts';
 import { CHANGE_WORDS, NO_VOLUME_STATS } from './plane.ts';
 
 type Binding = {
@@ -131,6 +131,10 @@ class AddonPlane implements Plane {
 
   resizeVolume(handle: VolumeHandle, sizeBytes: number): void {
     this.#native.resizeVolume(handle, sizeBytes);
+  }
+
+  setLimits(handle: VolumeHandle, limits: SpeedLimits): void {
+    this.#native.setLimits(handle, limits);
   }
 
   publish({ name, handle, ...mode }: { name: string; handle: VolumeHandle } & ExportMode): void {

@@ -12,6 +12,7 @@ export declare class NativePlane {
   openVolume(handle: number, sizeBytes: number, readOnly: boolean): void
   closeVolume(handle: number, id: number): void
   resizeVolume(handle: number, sizeBytes: number): void
+  setLimits(handle: number, limits: SpeedLimits): void
   publish(name: string, handle: number, mode: ExportMode): void
   unpublish(name: string, id: number): void
   loadLeaf(handle: number, leaf: number, page: Uint8Array): boolean
@@ -44,11 +45,26 @@ export interface ExportMode {
 /** sd_notify(3): one datagram to the service manager's socket, which Node cannot send. */
 export declare function notifyServiceManager(socket: string, state: string): void
 
+export interface Rate {
+  average: number
+  burst: number
+  burstSeconds: number
+}
+
 export interface ServerStats {
   connections: number
   connectionsTotal: number
   handshakesFailed: number
   panics: number
+}
+
+export interface SpeedLimits {
+  totalOps: Rate
+  readOps: Rate
+  writeOps: Rate
+  totalBytes: Rate
+  readBytes: Rate
+  writeBytes: Rate
 }
 
 /** Paths of PEM files. */
@@ -69,4 +85,5 @@ export interface VolumeStats {
   trimOps: number
   trimBytes: number
   errors: number
+  throttledUs: number
 }

@@ -56,6 +56,8 @@ export type VolumeStats = {
   readonly trimOps: number;
   readonly trimBytes: number;
   readonly errors: number;
+  /** Time that connections have waited because the volume's speed is limited, all of them together. */
+  readonly throttledUs: number;
 };
 
 /** Of a volume that nobody has used. */
@@ -69,6 +71,19 @@ export const NO_VOLUME_STATS: VolumeStats = {
   trimOps: 0,
   trimBytes: 0,
   errors: 0,
+  throttledUs: 0,
+};
+
+/** Per second. An average of 0 is no limit, a burst of 0 none; a burst lasts at least one second. */
+export type Rate = { readonly average: number; readonly burst: number; readonly burstSeconds: number };
+
+export type SpeedLimits = {
+  readonly totalOps: Rate;
+  readonly readOps: Rate;
+  readonly writeOps: Rate;
+  readonly totalBytes: Rate;
+  readonly readBytes: Rate;
+  readonly writeBytes: Rate;
 };
 
 export type PlaneEvent =
@@ -124,6 +139,9 @@ export interface Plane {
   closeVolume(handle: VolumeHandle): Promise<void>;
   /** Grow only. */
   resizeVolume(handle: VolumeHandle, sizeBytes: number): void;
+
+  /** In force for requests that begin after it, on every connection. */
+  setLimits(handle: VolumeHandle, limits: SpeedLimits): void;
 
   /** Again for the same volume and mode: only whether it is listed changes. What is not listed is found by its exact name alone. */
   publish(options: { name: string; handle: VolumeHandle } & ExportMode): void;

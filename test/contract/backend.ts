@@ -60,6 +60,7 @@ export function backendContract(name: string, open: () => Promise<BackendUnderTe
         sizeBytes: 64 * MIB,
         mappedBytes: 0,
         connections: 0,
+        throttledSeconds: 0,
         failed: null,
       });
       expect(await backend.map(id)).toEqual([{ offset: 0, length: 64 * MIB, kind: 'hole' }]);
@@ -205,6 +206,26 @@ export function backendContract(name: string, open: () => Promise<BackendUnderTe
       await backend.unpublish(id);
       await backend.delete(id);
       expect(await backend.usage([id])).toEqual([]);
+    });
+
+    test('limits are set, changed and taken away; what makes no sense is refused and changes nothing', async () => {
+      const id = await create();
+      await backend.setLimits({ id, limits: { totalIopsSec: 100, totalIopsSecMax: 200, totalIopsSecMaxLength: 5 } });
+      await backend.setLimits({ id, limits: { readBytesSec: 1e6, writeBytesSec: 0, writeIopsSec: null } });
+      for (const limits of [
+        { totalIopsSec: -1 },
+        { readIopsSec: Number.NaN },
+        { writeIopsSec: Number.POSITIVE_INFINITY },
+        { totalBytesSecMax: 5 },
+        { totalBytesSec: 10, totalBytesSecMax: 9 },
+        { totalBytesSec: 10, totalBytesSecMax: 20, totalBytesSecMaxLength: 0.5 },
+        { totalIops: 5 } as object,
+        { totalIopsSec: '5' } as object,
+      ]) {
+        expect(await code(backend.setLimits({ id, limits })), JSON.stringify(limits)).toBe('bad_request');
+      }
+      await backend.setLimits({ id, limits: null });
+      expect(await code(backend.setLimits({ id: randomUUID(), limits: null }))).toBe('not_found');
     });
 
     test('the usage of everything lists volumes and snapshots', async () => {

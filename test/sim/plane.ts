@@ -20,9 +20,11 @@ import {
   type PlaneEvent,
   type PlaneStats,
   SLOTS_PER_FILE,
+  type SpeedLimits,
   type VolumeHandle,
   type VolumeStats,
 } from '../../src/native/plane.ts';
+import { NO_LIMITS } from '../../src/native/speed-limits.ts';
 import { DiskError, PowerOff, type SimDisk } from './files.ts';
 
 const EIO = 5;
@@ -95,6 +97,7 @@ class SimVolume {
   flushWaiters: Waiter[] = [];
   isBusy = false;
   connections = 0;
+  limits: SpeedLimits = NO_LIMITS;
 
   constructor(handle: VolumeHandle, sizeBytes: number, readOnly: boolean) {
     this.handle = handle;
@@ -545,6 +548,15 @@ export class SimPlane implements Plane {
   resizeVolume(handle: VolumeHandle, sizeBytes: number): void {
     const volume = this.#volume(handle);
     volume.sizeBytes = Math.max(volume.sizeBytes, sizeBytes);
+  }
+
+  /** Kept and not obeyed: there is no time here. */
+  setLimits(handle: VolumeHandle, limits: SpeedLimits): void {
+    this.#volume(handle).limits = limits;
+  }
+
+  limitsOf(handle: VolumeHandle): SpeedLimits {
+    return this.#volume(handle).limits;
   }
 
   publish({ name, handle, ...mode }: { name: string; handle: VolumeHandle } & ExportMode): void {

@@ -10,6 +10,7 @@ use napi::threadsafe_function::ThreadsafeFunctionCallMode;
 use napi_derive::napi;
 use plane::limits::Limits;
 use plane::nbd::tls::{TlsFiles, TlsMode, load};
+use plane::throttle;
 
 fn refused(what: &str) -> Error {
     Error::from_reason(what.to_string())
@@ -39,6 +40,47 @@ pub struct VolumeStats {
     pub trim_ops: i64,
     pub trim_bytes: i64,
     pub errors: i64,
+    pub throttled_us: i64,
+}
+
+#[napi(object)]
+pub struct Rate {
+    pub average: f64,
+    pub burst: f64,
+    pub burst_seconds: f64,
+}
+
+#[napi(object)]
+pub struct SpeedLimits {
+    pub total_ops: Rate,
+    pub read_ops: Rate,
+    pub write_ops: Rate,
+    pub total_bytes: Rate,
+    pub read_bytes: Rate,
+    pub write_bytes: Rate,
+}
+
+impl From<Rate> for throttle::Rate {
+    fn from(rate: Rate) -> Self {
+        Self {
+            average: rate.average,
+            burst: rate.burst,
+            burst_seconds: rate.burst_seconds,
+        }
+    }
+}
+
+impl From<SpeedLimits> for throttle::SpeedLimits {
+    fn from(limits: SpeedLimits) -> Self {
+        Self {
+            total_ops: limits.total_ops.into(),
+            read_ops: limits.read_ops.into(),
+            write_ops: limits.write_ops.into(),
+            total_bytes: limits.total_bytes.into(),
+            read_bytes: limits.read_bytes.into(),
+            write_bytes: limits.write_bytes.into(),
+        }
+    }
 }
 
 /// Paths of PEM files.
@@ -129,6 +171,14 @@ impl NativePlane {
         let size = u64::try_from(size_bytes).map_err(|_| refused("negative size"))?;
         self.plane
             .resize_volume(handle, size)
+            .then_some(())
+            .ok_or_else(|| refused("unknown handle"))
+    }
+
+    #[napi]
+    pub fn set_limits(&self, handle: u32, limits: SpeedLimits) -> Result<()> {
+        self.plane
+            .set_limits(handle, limits.into())
             .then_some(())
             .ok_or_else(|| refused("unknown handle"))
     }
@@ -247,6 +297,9 @@ impl NativePlane {
             trim_ops: stats.trim_ops as i64,
             trim_bytes: stats.trim_bytes as i64,
             errors: stats.errors as i64,
+            throttled_us: backing
+                .throttle()
+                .map_or(0, |throttle| throttle.waited().as_micros() as i64),
         })
     }
 

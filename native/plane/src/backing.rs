@@ -2,6 +2,8 @@
 //! over extent files; tests implement it over memory. The protocol layer has validated every range (inside the size,
 //! no overflow, not larger than the limits) before it calls; implementations assert that.
 
+use crate::throttle::Throttle;
+
 /// How long a call may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
@@ -47,6 +49,11 @@ pub type Completion = Box<dyn FnOnce(Result<(), IoError>) + Send>;
 pub trait Backing: Send + Sync + 'static {
     /// Bytes. Can grow while connections are open.
     fn size(&self) -> u64;
+
+    /// How fast it may be used, by all its connections together; asked before a request begins, outside of `enter`.
+    fn throttle(&self) -> Option<&Throttle> {
+        None
+    }
 
     /// Marks the calling thread as executing requests: between `enter` and `leave` a freeze or a swap waits. Taken once
     /// per batch, never held while the thread waits for a client. With `Inline` it returns false while a fence is up

@@ -16,5 +16,6 @@ pub mod quiesce;
 pub mod server;
 pub mod stats;
 pub mod sync;
+pub mod throttle;
 pub mod volume;
 pub mod work;

@@ -17,6 +17,7 @@ use crate::limits::Limits;
 use crate::link::{Event, Link};
 use crate::map::EXTENT_BYTES;
 use crate::server::Server;
+use crate::throttle::SpeedLimits;
 use crate::volume::{Shared, Volume};
 
 pub struct Plane {
@@ -79,6 +80,12 @@ impl Plane {
     pub fn resize_volume(&self, handle: u32, size: u64) -> bool {
         self.volume(handle)
             .map(|volume| volume.resize(size))
+            .is_some()
+    }
+
+    pub fn set_limits(&self, handle: u32, limits: SpeedLimits) -> bool {
+        self.volume(handle)
+            .map(|volume| volume.throttle.set(limits))
             .is_some()
     }
 

@@ -23,6 +23,7 @@ use crate::grant::{Grants, Taken};
 use crate::link::{Event, Link};
 use crate::map::{EXTENT_BYTES, Entry, LEAF_ENTRIES, Leaf, Map};
 use crate::quiesce::Quiesce;
+use crate::throttle::Throttle;
 use crate::work::Workers;
 
 const STRIPES: usize = 1024;
@@ -82,6 +83,7 @@ pub struct Volume {
     fault_answered: Condvar,
     /// errno of the sync that failed, or 0. Final.
     pub(crate) failed: AtomicI32,
+    pub throttle: Throttle,
 }
 
 #[derive(Default)]
@@ -167,6 +169,7 @@ impl Volume {
             faults: Mutex::default(),
             fault_answered: Condvar::new(),
             failed: AtomicI32::new(0),
+            throttle: Throttle::default(),
         })
     }
 
@@ -352,6 +355,10 @@ impl Volume {
 impl Backing for Volume {
     fn size(&self) -> u64 {
         self.size.load(Ordering::Relaxed)
+    }
+
+    fn throttle(&self) -> Option<&Throttle> {
+        Some(&self.throttle)
     }
 
     fn enter(&self, patience: Patience) -> bool {

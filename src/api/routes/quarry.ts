@@ -36,6 +36,7 @@ export function quarryRoutes(app: FastifyInstance, { control }: RouteContext): v
           size_bytes: found.sizeBytes,
           mapped_bytes: found.mappedBytes,
           connections: found.connections,
+          throttled_seconds: found.throttledSeconds,
           failed: found.failed,
           last_failure: found.lastFailure,
         },
@@ -103,6 +104,9 @@ export function scrapeRoute(app: FastifyInstance, { control }: RouteContext, { i
       for (const line of lines) gauge.set({ status: line.status }, line.count);
     }
     metrics.connections.set(pool.connections);
+    metrics.throttledSeconds.reset();
+    for (const { id, throttledSeconds } of await control.backend.usage(null))
+      if (throttledSeconds > 0) metrics.throttledSeconds.inc({ volume: id }, throttledSeconds);
     metrics.poolCapacityBytes.set(pool.capacityBytes);
     metrics.poolFreeBytes.set(pool.freeBytes);
     metrics.poolReservedBytes.set(pool.reservedBytes);

@@ -2,7 +2,10 @@
 //! Knows sockets and buffers, not extents. What would block goes to the io pool; flushes never run here.
 //!
 //! The thread owns the receive buffer and waits only for its client (receive, or room to send), for a fence of the volume,
-//! or, when too much is outstanding, for completions. Closing the socket stops it.
+//! for its turn when the volume's speed is limited, or, when too much is outstanding, for completions. Closing the socket
+//! stops it.
+
+mod pace;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -13,6 +16,7 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use rustix::time::Timespec;
 
+use self::pace::Pace;
 use super::buffer::Buffer;
 use super::execute::{Executed, Executor, memory_of};
 use super::outgoing::Outgoing;
@@ -41,6 +45,10 @@ pub struct Connection {
     /// What is left of a READ whose first pieces are answered.
     rest: Option<Request>,
     is_ending: bool,
+    /// The first request in the buffer has to wait for its turn.
+    is_held: bool,
+    /// It has had it.
+    is_admitted: bool,
 }
 
 /// The connection is over.
@@ -73,6 +81,8 @@ impl Connection {
             replies: Replies::default(),
             rest: None,
             is_ending: false,
+            is_held: false,
+            is_admitted: false,
         }
     }
 
@@ -101,7 +111,8 @@ impl Connection {
     fn answer(&mut self) -> Result<(), Closed> {
         self.execute_batch()?;
         self.account();
-        self.send()
+        self.send()?;
+        self.wait_for_turn()
     }
 
     fn account(&mut self) {
@@ -145,6 +156,7 @@ impl Connection {
         let Some(_entered) = entered else {
             return Err(Closed);
         };
+        let pace = Pace::of(backing);
         for _ in 0..BATCH_REQUESTS_MAX {
             if self.replies.len() >= REPLIES_BYTES || !self.has_room() {
                 break;
@@ -155,6 +167,10 @@ impl Connection {
                     let Next::Whole(request, payload) = self.next()? else {
                         break;
                     };
+                    if !std::mem::take(&mut self.is_admitted) && !pace.may_begin(&request) {
+                        self.is_held = true;
+                        break;
+                    }
                     self.start = payload.end;
                     (request, payload)
                 }

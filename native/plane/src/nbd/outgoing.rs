@@ -66,7 +66,7 @@ impl Outgoing {
         let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
     }
 
-    fn wake(&self) {
+    pub fn wake(&self) {
         // Fails only at 2^64 wake-ups nobody looked at.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }

@@ -13,6 +13,7 @@ mod commands;
 mod handshake;
 mod hostile;
 mod life;
+mod limits;
 mod model;
 mod tls;
 mod waiting;

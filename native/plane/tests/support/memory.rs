@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use plane::backing::{Backing, Completion, IoError, Patience, Run, ZeroOptions};
+use plane::throttle::Throttle;
 
 pub const CHUNK: usize = 65536;
 
@@ -17,6 +18,7 @@ pub struct Memory {
     is_scripted: AtomicBool,
     script: Mutex<Script>,
     changed: Condvar,
+    pub throttle: Throttle,
 }
 
 /// What a test asks for, and what it can wait for.
@@ -56,6 +58,7 @@ impl Memory {
             is_scripted: AtomicBool::new(false),
             script: Mutex::default(),
             changed: Condvar::new(),
+            throttle: Throttle::default(),
         }
     }
 
@@ -164,6 +167,10 @@ impl Memory {
 impl Backing for Memory {
     fn size(&self) -> u64 {
         self.size
+    }
+
+    fn throttle(&self) -> Option<&Throttle> {
+        Some(&self.throttle)
     }
 
     fn enter(&self, patience: Patience) -> bool {
