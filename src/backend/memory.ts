@@ -95,6 +95,13 @@ export class MemoryBackend implements VolumeBackend {
   }
 
   async createSnapshots(wanted: readonly { id: string; volumeId: string }[]) {
+    const ids = new Set(wanted.map(({ id }) => id));
+    if (ids.size < wanted.length)
+      throw new Failure('bad_request', { reason: `a snapshot is asked for twice: ${wanted.map(({ id }) => id)}` });
+    const known = [...ids].filter((id) => this.#things.has(id));
+    if (known.some((id) => this.#things.get(id)?.kind === 'volume') || ![0, ids.size].includes(known.length))
+      throw new Failure('conflict', { reason: `${known} exist already` });
+    if (known.length > 0) return;
     for (const { volumeId } of wanted) this.#require(volumeId);
     for (const one of wanted) await this.createSnapshot(one);
   }

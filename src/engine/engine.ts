@@ -36,6 +36,8 @@ import type { State, StoredObject } from './state.ts';
 export type { Engine, EngineEvent, EngineOptions, EngineParts, EngineStats, ObjectUsage } from './interface.ts';
 
 export const VOLUME_BYTES_MAX = 64 * 2 ** 40;
+/** Their records are one frame of the journal, and all their volumes pause together. */
+const SNAPSHOTS_AT_ONCE_MAX = 256;
 const LOCK_PATH = 'lock';
 const COMMIT_PERIOD_MS = 10_000;
 const TIDY_PERIOD_MS = 1_000;
@@ -285,17 +287,21 @@ class PoolEngine implements Engine {
 
   // ---- operations --------------------------------------------------------------------------------------------------------
 
-  /** One after the other for the same object. */
-  async #inTurn<T>(id: string, work: () => Promise<T>): Promise<T> {
+  #inTurn<T>(id: string, work: () => Promise<T>): Promise<T> {
+    return this.#inTurnOfAll([id], work);
+  }
+
+  /** One after the other for the same object. Places in all queues are taken at once, so nobody waits in a circle. */
+  async #inTurnOfAll<T>(ids: readonly string[], work: () => Promise<T>): Promise<T> {
     if (this.#isClosing) throw new Failure('shutting_down');
-    const before = this.#queues.get(id) ?? Promise.resolve();
-    const result = before.then(work, work);
+    // None of these rejects.
+    const result = Promise.all(ids.map((id) => this.#queues.get(id))).then(work);
     const settled = result.catch(() => {});
-    this.#queues.set(id, settled);
+    for (const id of ids) this.#queues.set(id, settled);
     try {
       return await result;
     } finally {
-      if (this.#queues.get(id) === settled) this.#queues.delete(id);
+      for (const id of ids) if (this.#queues.get(id) === settled) this.#queues.delete(id);
     }
   }
 
@@ -346,12 +352,16 @@ class PoolEngine implements Engine {
   async #share(source: StoredObject, record: () => EngineRecord): Promise<void> {
     const opened = this.#exports.of(source);
     if (opened === undefined || source.kind === 'snapshot') return this.#append([record()]);
-    if (opened.failure !== null)
-      throw new Failure('io_error', { reason: `volume ${source.id} refuses I/O: ${opened.failure}` });
+    this.#requireSound(source, opened);
     await this.#servant.freeze(opened, () => {
       if (!this.#state.objects.has(source.number)) throw new Failure('not_found', { kind: 'Volume', id: source.id });
       return [record()];
     });
+  }
+
+  #requireSound({ id }: StoredObject, opened: Opened | undefined): void {
+    const failure = opened?.failure ?? null;
+    if (failure !== null) throw new Failure('io_error', { reason: `volume ${id} refuses I/O: ${failure}` });
   }
 
   async resizeVolume(options: { id: string; sizeBytes: number }): Promise<void> {
@@ -397,8 +407,33 @@ class PoolEngine implements Engine {
     });
   }
 
-  async createSnapshots(): Promise<void> {
-    throw new Failure('not_supported', { reason: 'Snapshots of several volumes at one instant are not built yet.' });
+  async createSnapshots(wanted: readonly { id: string; volumeId: string }[]): Promise<void> {
+    requireGroup(wanted);
+    // The volumes too: none of them may be taken away meanwhile, nor begin to be served, when its writes would not be frozen.
+    const ids = wanted.flatMap(({ id, volumeId }) => [id, volumeId]);
+    await this.#inTurnOfAll(ids, async () => {
+      if (wanted.length === 0 || this.#areThere(wanted)) return;
+      const pairs = wanted.map(({ id, volumeId }) => ({ id, volume: this.#find(volumeId, 'volume') }));
+      for (const { volume } of pairs) this.#requireSound(volume, this.#exports.of(volume));
+      const records = (): EngineRecord[] =>
+        pairs.map(({ id, volume }, index) => {
+          const record = this.#createRecord(id, 'snapshot', volume.sizeBytes, volume.number);
+          return { ...record, number: this.#state.nextObjectNumber + index };
+        });
+      const members = new Set(pairs.flatMap(({ volume }) => this.#exports.of(volume) ?? []));
+      await (members.size === 0 ? this.#append(records()) : this.#servant.freezeTogether([...members], records));
+    });
+  }
+
+  /** All or none of them: one that was made now would be of another instant. */
+  #areThere(wanted: readonly { id: string }[]): boolean {
+    const known = wanted.flatMap(({ id }) => this.#state.byId.get(id) ?? []);
+    for (const object of known) this.#sameOr(object, 'snapshot');
+    if (known.length > 0 && known.length < wanted.length) {
+      const reason = `${known.length} of ${wanted.length} snapshots of one instant exist already, among them ${known[0]?.id}.`;
+      throw new Failure('conflict', { reason });
+    }
+    return known.length > 0;
   }
 
   async setLimits(options: { id: string; limits: NamedLimits | null }): Promise<void> {
@@ -528,6 +563,18 @@ class PoolEngine implements Engine {
     // On a full disk the journal has it all.
     await this.#checkpoint();
     for (const closer of this.#closers.reverse()) closer();
+  }
+}
+
+function requireGroup(wanted: readonly { id: string }[]): void {
+  if (wanted.length > SNAPSHOTS_AT_ONCE_MAX) {
+    const reason = `${wanted.length} snapshots at one instant are asked for; ${SNAPSHOTS_AT_ONCE_MAX} are possible.`;
+    throw new Failure('bad_request', { reason });
+  }
+  const ids = new Set<string>();
+  for (const { id } of wanted) {
+    if (ids.has(id)) throw new Failure('bad_request', { reason: `Snapshot ${id} is asked for twice.` });
+    ids.add(id);
   }
 }
 

@@ -17,6 +17,7 @@ import {
   type PlaneEvent,
 } from '../native/plane.ts';
 import type { Exports, Opened } from './exports.ts';
+import { Instant, type Part } from './instant.ts';
 import type { EngineEvent } from './interface.ts';
 import type { Space } from './space.ts';
 import type { State } from './state.ts';
@@ -31,6 +32,8 @@ type Wanted = {
   /** Records of the instant, made when the last part has been applied. */
   readonly records: () => EngineRecord[];
   readonly isFreeze: boolean;
+  /** Of an instant of several volumes; then there are no records of its own. */
+  readonly part: Part | null;
   resolve(): void;
   reject(error: Error): void;
 };
@@ -196,6 +199,14 @@ export class PlaneServant {
       }
     }
     const durable = records.length > 0 ? this.#attempt(opened, records) : Promise.resolve();
+    const answer = (): void => this.#answer(opened, token, durable, wanted);
+    // What could not be applied has failed its volume already, and is no part of anything.
+    if (!wanted?.part || opened.failure !== null) return answer();
+    durable.catch(() => {});
+    wanted.part.arrive(answer);
+  }
+
+  #answer(opened: Opened, token: number, durable: Promise<void>, wanted: Wanted | undefined): void {
     durable.then(
       () => {
         this.#plane.committed(token, 0);
@@ -252,11 +263,38 @@ export class PlaneServant {
     return this.#want(opened, true, records);
   }
 
-  #want(opened: Opened, isFreeze: boolean, records: () => EngineRecord[]): Promise<void> {
+  /**
+   * The same at one instant of several volumes, each named once: the records are one append, so a crash leaves all of them or
+   * none. Fails, and records nothing, when one of the volumes cannot be frozen.
+   */
+  freezeTogether(members: readonly Opened[], records: () => EngineRecord[]): Promise<void> {
+    const instant = new Instant(members, () => this.#append(records()));
+    const asked = members.map((opened) => {
+      const token = this.#nextToken();
+      const part = instant.part();
+      this.#wanted.set(token, {
+        opened,
+        records: () => [],
+        isFreeze: false,
+        part,
+        resolve() {},
+        reject: part.fail,
+      });
+      return { handle: opened.handle, token };
+    });
+    this.#plane.freezeTogether(asked);
+    return instant.done;
+  }
+
+  #nextToken(): number {
     this.#lastToken = (this.#lastToken + 1) & 0x7fffffff;
-    const token = this.#lastToken;
+    return this.#lastToken;
+  }
+
+  #want(opened: Opened, isFreeze: boolean, records: () => EngineRecord[]): Promise<void> {
+    const token = this.#nextToken();
     return new Promise((resolve, reject) => {
-      this.#wanted.set(token, { opened, records, isFreeze, resolve, reject });
+      this.#wanted.set(token, { opened, records, isFreeze, part: null, resolve, reject });
       if (isFreeze) this.#plane.freeze(opened.handle, token);
       else this.#plane.flush(opened.handle, token);
     });

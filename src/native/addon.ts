@@ -180,6 +180,11 @@ class AddonPlane implements Plane {
     if (!this.#native.freeze(handle, token)) this.#answerForGone(handle);
   }
 
+  freezeTogether(members: readonly { readonly handle: VolumeHandle; readonly token: number }[]): void {
+    const unknown = this.#native.freezeTogether(members.flatMap(({ handle, token }) => [handle, token]));
+    for (const { handle, token } of members) if (unknown.includes(token)) this.#answerForGone(handle);
+  }
+
   #answerForGone(handle: VolumeHandle): void {
     this.#waiting.push({ kind: 'failed', handle, fileNumber: 0, errno: EIO });
     this.#onEvents();

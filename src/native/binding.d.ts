@@ -23,6 +23,8 @@ export declare class NativePlane {
   refuse(handle: number): void
   flush(handle: number, token: number): boolean
   freeze(handle: number, token: number): boolean
+  /** Handles and tokens in pairs; returns the tokens of handles that are not known. */
+  freezeTogether(members: Array<number>): Array<number>
   committed(token: number, errno: number): void
   advanceEpoch(): number
   quiescedEpoch(): number

@@ -165,6 +165,8 @@ export interface Plane {
   flush(handle: VolumeHandle, token: number): void;
   /** The same with a fence: after the capture every entry counts as shared. Emits `captured` with `frozen`. */
   freeze(handle: VolumeHandle, token: number): void;
+  /** The same for several volumes, each named once, at one instant: no request runs in any of them while their lists are taken. */
+  freezeTogether(members: readonly { readonly handle: VolumeHandle; readonly token: number }[]): void;
   /** The capture of this token is durable (errno 0) or failed; clients that wait for it are answered. */
   committed(token: number, errno: number): void;
 

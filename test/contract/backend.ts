@@ -208,6 +208,35 @@ export function backendContract(name: string, open: () => Promise<BackendUnderTe
       expect(await backend.usage([id])).toEqual([]);
     });
 
+    test('snapshots of several volumes are made together, once, or not at all', async () => {
+      const [one, two] = [await create(), await create()];
+      await under.write(one, 0);
+      await under.write(two, BLOCK);
+      const wanted = [one, two, one].map((volumeId) => ({ id: randomUUID(), volumeId }));
+      const ids = wanted.map(({ id }) => id);
+      await backend.createSnapshots([]);
+      await backend.createSnapshots(wanted);
+      await under.write(one, 2 * BLOCK);
+      await under.write(two, 3 * BLOCK);
+      await backend.createSnapshots(wanted);
+      const offsets = await Promise.all(ids.map(async (id) => data(await backend.map(id)).map(({ offset }) => offset)));
+      expect(offsets).toEqual([[0], [BLOCK], [0]]);
+      expect((await backend.usage(ids)).map(({ kind }) => kind)).toEqual(['snapshot', 'snapshot', 'snapshot']);
+
+      const fresh = () => ({ id: randomUUID(), volumeId: one });
+      const twice = fresh();
+      for (const [bad, failure] of [
+        [[fresh(), { id: randomUUID(), volumeId: randomUUID() }], 'not_found'],
+        [[twice, twice], 'bad_request'],
+        [[fresh(), { id: two, volumeId: one }], 'conflict'],
+        // It would be of another instant than the others.
+        [[fresh(), wanted[0] ?? fresh()], 'conflict'],
+      ] as const) {
+        expect(await code(backend.createSnapshots(bad))).toBe(failure);
+      }
+      expect((await backend.stats()).snapshots).toBe(3);
+    });
+
     test('limits are set, changed and taken away; what makes no sense is refused and changes nothing', async () => {
       const id = await create();
       await backend.setLimits({ id, limits: { totalIopsSec: 100, totalIopsSecMax: 200, totalIopsSecMaxLength: 5 } });

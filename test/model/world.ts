@@ -286,7 +286,8 @@ export class World {
     if (dice < 42) return this.#write(volume);
     if (dice < 54) return this.#flush(volume);
     if (dice < 64) return this.#trim(volume);
-    if (dice < 74) return this.#things.size < OBJECTS_MAX ? this.#snapshot(volume) : this.#delete();
+    if (dice < 70) return this.#things.size < OBJECTS_MAX ? this.#snapshot(volume) : this.#delete();
+    if (dice < 74) return this.#things.size < OBJECTS_MAX ? this.#snapshotTogether() : this.#delete();
     if (dice < 80) return this.#things.size < OBJECTS_MAX ? this.#clone() : this.#delete();
     if (dice < 83) return this.#things.size < OBJECTS_MAX ? this.#create() : this.#delete();
     if (dice < 90) return this.#delete();
@@ -469,6 +470,31 @@ export class World {
     );
   }
 
+  /**
+   * Several volumes at one instant, some of them perhaps never served. All or none are there after a crash. That it is one instant is
+   * what test/engine/together and test/nbd/together look at.
+   */
+  async #snapshotTogether(): Promise<void> {
+    const volumes = [...this.#things.values()].filter(
+      (thing) => thing.kind === 'volume' && !thing.isDoomed && !thing.isTentative && !thing.hasFailed && !thing.isBusy,
+    );
+    const sources = volumes.slice(0, 1 + this.#random.below(3));
+    const pairs = sources.map((volume) => ({
+      volume,
+      before: volume.content.newestOfAll(),
+      snapshot: this.#newThing('snapshot', new Content(), volume.sizeBytes),
+    }));
+    const wanted = pairs.map(({ volume, snapshot }) => ({ id: snapshot.id, volumeId: volume.id }));
+    this.#trace(`together ${wanted.map(({ id, volumeId }) => `${volumeId.slice(-3)} -> ${id.slice(-3)}`).join(', ')}`);
+    this.#groups.push(wanted.map(({ id }) => id));
+    const create = this.#engine.createSnapshots(wanted);
+    // One of them may fail its comparison first; the others must not be left alone with theirs.
+    await allOf(pairs.map(({ volume, before, snapshot }) => this.#copyInto(snapshot, volume, before, () => create)));
+  }
+
+  /** Snapshots that were asked for together: after a start all of them are there, or none. */
+  readonly #groups: string[][] = [];
+
   async #clone(): Promise<void> {
     const source = this.#free(this.#random.chance(0.5) ? 'snapshot' : null);
     if (source === null || source.hasFailed) return;
@@ -581,6 +607,13 @@ export class World {
     for (const refresh of this.#copies.values()) refresh();
     this.#copies.clear();
     const there = new Map((await this.#engine.usage(null)).map((usage) => [usage.id, usage]));
+    for (const group of this.#groups.splice(0)) {
+      // One that was answered may have been deleted since.
+      const open = group.filter((id) => this.#things.get(id)?.isTentative === true);
+      const found = open.filter((id) => there.has(id));
+      if (open.length === group.length && found.length > 0 && found.length < group.length)
+        throw new Error(`of the snapshots ${group.join(' ')} only ${found.join(' ')} are there`);
+    }
     for (const id of there.keys()) if (!this.#things.has(id)) throw new Error(`${id} is there and should not be`);
     for (const thing of [...this.#things.values()]) {
       const usage = there.get(thing.id);

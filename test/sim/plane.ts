@@ -65,8 +65,17 @@ type Entry = {
 
 type Leaf = { generation: number; readonly entries: Entry[] };
 
+/** Volumes to be frozen at one instant: the last one to come does it for all. */
+type Group = {
+  missing: number;
+  readonly here: SimVolume[];
+  readonly frozen: Promise<ReadonlyMap<SimVolume, number[]>>;
+  settle(changes: ReadonlyMap<SimVolume, number[]>): void;
+};
+
 type Job =
-  | { readonly kind: 'flush' | 'freeze'; readonly token: number }
+  | { readonly kind: 'flush'; readonly token: number }
+  | { readonly kind: 'freeze'; readonly token: number; readonly group: Group }
   | { readonly kind: 'drop-leaves' }
   | { readonly kind: 'close'; readonly done: () => void };
 
@@ -409,20 +418,15 @@ export class SimPlane implements Plane {
   async #round(volume: SimVolume): Promise<void> {
     const job = volume.jobs.shift() ?? null;
     if (job?.kind === 'drop-leaves') {
-      await this.#fenced(volume, () => {
+      await this.#fenced([volume], () => {
         if (volume.dirty.length === 0) volume.leaves = new Map();
       });
       return this.#endRound(volume, [], null, 0);
     }
     const waiters = volume.flushWaiters.splice(0);
     let changes: number[];
-    if (job?.kind === 'freeze') {
-      changes = await this.#fenced(volume, () => {
-        const taken = this.#takeChanges(volume);
-        volume.generation += 1;
-        return taken;
-      });
-    } else changes = this.#takeChanges(volume);
+    if (job?.kind === 'freeze') changes = await this.#frozenWith(volume, job.group);
+    else changes = this.#takeChanges(volume);
     const released = volume.released.splice(0);
     const failure = await this.#syncTouched(volume);
     if (released.length > 0) {
@@ -443,12 +447,30 @@ export class SimPlane implements Plane {
     this.#handOver(volume, token, job?.kind === 'freeze', changes);
   }
 
-  async #fenced<T>(volume: SimVolume, work: () => T): Promise<T> {
-    volume.isFenced = true;
-    while (volume.inside > 0) await new Promise<void>((resolve) => volume.emptyWaiters.push(resolve));
+  async #frozenWith(volume: SimVolume, group: Group): Promise<number[]> {
+    group.here.push(volume);
+    group.missing -= 1;
+    if (group.missing === 0) {
+      const freeze = (one: SimVolume): [SimVolume, number[]] => {
+        const taken = this.#takeChanges(one);
+        one.generation += 1;
+        return [one, taken];
+      };
+      group.settle(await this.#fenced(group.here, () => new Map(group.here.map(freeze))));
+    }
+    return (await group.frozen).get(volume) ?? [];
+  }
+
+  /** All fences are up, and all volumes empty, before anything is done. */
+  async #fenced<T>(volumes: readonly SimVolume[], work: () => T): Promise<T> {
+    for (const volume of volumes) volume.isFenced = true;
+    for (const volume of volumes)
+      while (volume.inside > 0) await new Promise<void>((resolve) => volume.emptyWaiters.push(resolve));
     const result = work();
-    volume.isFenced = false;
-    for (const resolve of volume.fenceWaiters.splice(0)) resolve();
+    for (const volume of volumes) {
+      volume.isFenced = false;
+      for (const resolve of volume.fenceWaiters.splice(0)) resolve();
+    }
     return result;
   }
 
@@ -629,7 +651,17 @@ export class SimPlane implements Plane {
   }
 
   freeze(handle: VolumeHandle, token: number): void {
-    this.#ask(handle, { kind: 'freeze', token });
+    this.freezeTogether([{ handle, token }]);
+  }
+
+  freezeTogether(members: readonly { readonly handle: VolumeHandle; readonly token: number }[]): void {
+    const missing = members.filter(({ handle }) => this.#volumes.has(handle)).length;
+    let settle!: Group['settle'];
+    const frozen = new Promise<ReadonlyMap<SimVolume, number[]>>((resolve) => {
+      settle = resolve;
+    });
+    const group: Group = { missing, here: [], frozen, settle };
+    for (const { handle, token } of members) this.#ask(handle, { kind: 'freeze', token, group });
   }
 
   #ask(handle: VolumeHandle, job: Job): void {

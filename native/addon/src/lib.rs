@@ -241,6 +241,18 @@ impl NativePlane {
         self.plane.freeze(handle, token)
     }
 
+    /// Handles and tokens in pairs; returns the tokens of handles that are not known.
+    #[napi]
+    pub fn freeze_together(&self, members: Vec<u32>) -> Vec<u32> {
+        let pairs: Vec<(u32, u32)> = members
+            .as_chunks::<2>()
+            .0
+            .iter()
+            .map(|[handle, token]| (*handle, *token))
+            .collect();
+        self.plane.freeze_together(&pairs)
+    }
+
     #[napi]
     pub fn committed(&self, token: u32, errno: i32) {
         self.plane.committed(token, errno);

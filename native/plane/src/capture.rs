@@ -15,7 +15,8 @@ use crate::backing::{Backing, Completion, IoError};
 use crate::link::{CHANGES_PER_EVENT, Change, Event};
 use crate::map::{Entry, LEAF_ENTRIES, Map};
 use crate::sync::Syncs;
-use crate::volume::Volume;
+use crate::together::{Group, Member};
+use crate::volume::{Shared, Volume};
 
 /// Dirty entries after which a capture is made without anybody asking: bounds memory and the length of a commit.
 pub const DIRTY_MAX: usize = 1 << 17;
@@ -23,11 +24,12 @@ pub const DIRTY_MAX: usize = 1 << 17;
 const PLANE_TOKEN: u32 = 1 << 31;
 const DROP_TRIES: u32 = 3;
 
-#[derive(Clone, Copy, Debug)]
 enum Job {
     /// For the engine, with its token.
     Flush(u32),
     Freeze(u32),
+    /// At one instant with other volumes.
+    FreezeTogether(u32, Arc<Group>),
     /// Forget all leaves, if nothing is dirty.
     DropLeaves {
         tries: u32,
@@ -65,7 +67,45 @@ pub struct Commits {
 struct Pending {
     volume: Arc<Volume>,
     waiters: Vec<Completion>,
-    job: Option<Job>,
+    closing: Option<u32>,
+}
+
+/// What one round is for.
+struct Round {
+    waiters: Vec<Completion>,
+    /// The engine asked for it by this token; it is answered even when nothing changed.
+    token: Option<u32>,
+    is_frozen: bool,
+    /// The operation that ends with it, and with the volume.
+    closing: Option<u32>,
+}
+
+/// Freezes these volumes at one instant, each with its own token.
+pub fn freeze_together(shared: &Shared, members: Vec<(Arc<Volume>, u32)>) {
+    let group = Group::of(members.len());
+    let _one = shared.together.lock();
+    for (volume, token) in members {
+        volume.request(Some(Job::FreezeTogether(token, Arc::clone(&group))), None);
+    }
+}
+
+/// Each member of a group goes on by itself: their syncs run beside each other.
+fn hand_in_all(frozen: Option<Vec<(Member, Vec<Change>)>>) {
+    for (member, changes) in frozen.into_iter().flatten() {
+        let Member {
+            volume,
+            token,
+            waiters,
+        } = member;
+        let round = Round {
+            waiters,
+            token: Some(token),
+            is_frozen: true,
+            closing: None,
+        };
+        let workers = Arc::clone(&volume.shared.sync_workers);
+        workers.submit(Box::new(move || volume.hand_in(round, &changes)));
+    }
 }
 
 impl Commits {
@@ -88,7 +128,7 @@ impl Commits {
         };
         pending
             .volume
-            .end_round(pending.waiters, pending.job, result);
+            .end_round(pending.waiters, pending.closing, result);
     }
 }
 
@@ -209,17 +249,56 @@ impl Volume {
         // Whoever waits now may have written what an earlier capture lost: nothing is durable any more.
         let failed = self.failed.load(Ordering::SeqCst);
         if failed != 0 {
-            if matches!(job, Some(Job::Flush(_) | Job::Freeze(_))) {
-                self.tell_failure(0, failed);
-            }
-            return self.end_round(waiters, job, Err(IoError::Failed));
+            return self.refuse_round(job, waiters, failed);
         }
-        let is_freeze = matches!(job, Some(Job::Freeze(_)));
-        let changes = if is_freeze {
-            self.gate.fenced(|| self.freeze_here())
-        } else {
-            self.take_changes()
+        let mut round = Round {
+            waiters,
+            token: None,
+            is_frozen: false,
+            closing: None,
         };
+        match job {
+            Some(Job::FreezeTogether(token, group)) => {
+                let (volume, waiters) = (self, round.waiters);
+                return hand_in_all(group.arrive(Some(Member {
+                    volume,
+                    token,
+                    waiters,
+                })));
+            }
+            Some(Job::Freeze(token)) => {
+                round.token = Some(token);
+                round.is_frozen = true;
+                let changes = self.gate.fenced(|| self.freeze_here());
+                return self.hand_in(round, &changes);
+            }
+            Some(Job::Flush(token)) => round.token = Some(token),
+            Some(Job::Close(id)) => round.closing = Some(id),
+            Some(Job::DropLeaves { .. }) | None => {}
+        }
+        let changes = self.take_changes();
+        self.hand_in(round, &changes);
+    }
+
+    fn refuse_round(&self, job: Option<Job>, waiters: Vec<Completion>, failed: i32) {
+        let closing = match job {
+            Some(Job::Close(id)) => Some(id),
+            Some(Job::Flush(_) | Job::Freeze(_)) => {
+                self.tell_failure(0, failed);
+                None
+            }
+            Some(Job::FreezeTogether(_, group)) => {
+                self.tell_failure(0, failed);
+                hand_in_all(group.arrive(None));
+                None
+            }
+            Some(Job::DropLeaves { .. }) | None => None,
+        };
+        self.end_round(waiters, closing, Err(IoError::Failed));
+    }
+
+    /// The rest of a round whose changes have been taken: syncs what they show, then tells the engine.
+    fn hand_in(self: Arc<Self>, round: Round, changes: &[Change]) {
         let released: Vec<(u32, u32)> = std::mem::take(&mut *self.released.lock())
             .into_iter()
             .map(|extent| (extent, 1))
@@ -231,24 +310,29 @@ impl Volume {
                 runs: released,
             });
         }
+        let Round {
+            waiters,
+            token,
+            is_frozen,
+            closing,
+        } = round;
         if let Err((file, errno)) = synced {
             self.fail(file, errno);
-            return self.end_round(waiters, job, Err(IoError::Failed));
+            return self.end_round(waiters, closing, Err(IoError::Failed));
         }
-        let token = match job {
-            Some(Job::Flush(token) | Job::Freeze(token)) => token,
-            _ if changes.is_empty() => return self.end_round(waiters, job, Ok(())),
-            _ => self.shared.commits.next_token(),
-        };
+        if token.is_none() && changes.is_empty() {
+            return self.end_round(waiters, closing, Ok(()));
+        }
+        let token = token.unwrap_or_else(|| self.shared.commits.next_token());
         self.shared.commits.pending.lock().insert(
             token,
             Pending {
                 volume: Arc::clone(&self),
                 waiters,
-                job,
+                closing,
             },
         );
-        self.hand_over(token, is_freeze, &changes);
+        self.hand_over(token, is_frozen, changes);
     }
 
     pub(crate) fn fail(&self, file: u32, errno: i32) {
@@ -265,7 +349,7 @@ impl Volume {
     }
 
     /// Under the fence: what was written before belongs to the frozen state, what comes after goes beside it.
-    fn freeze_here(&self) -> Vec<Change> {
+    pub(crate) fn freeze_here(&self) -> Vec<Change> {
         let changes = self.take_changes();
         self.generation.fetch_add(1, Ordering::SeqCst);
         changes
@@ -347,7 +431,12 @@ impl Volume {
     }
 
     /// Answers who waited and goes on with what came meanwhile. Waiters given with `WouldBlock` were not served: they join the next round.
-    fn end_round(&self, waiters: Vec<Completion>, job: Option<Job>, result: Result<(), IoError>) {
+    fn end_round(
+        &self,
+        waiters: Vec<Completion>,
+        closing: Option<u32>,
+        result: Result<(), IoError>,
+    ) {
         if result == Err(IoError::WouldBlock) {
             self.sync.lock().waiting.extend(waiters);
         } else {
@@ -355,7 +444,7 @@ impl Volume {
                 waiter(result);
             }
         }
-        if let Some(Job::Close(id)) = job {
+        if let Some(id) = closing {
             let runs = self.grants.take_all();
             if !runs.is_empty() {
                 self.shared.link.push(Event::Released {

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 const FENCED: u64 = 1 << 63;
 
@@ -46,19 +46,43 @@ impl Gate {
 
     /// Runs `inside` while no request is in. Must not be called from inside.
     pub fn fenced<T>(&self, inside: impl FnOnce() -> T) -> T {
-        let _one = self.fences.lock();
+        let fence = self.raise();
+        fence.settle();
+        inside()
+    }
+
+    /// From now on no request comes in; those inside may still run. Must not be called from inside.
+    pub fn raise(&self) -> Fence<'_> {
+        let one = self.fences.lock();
         self.state.fetch_or(FENCED, Ordering::SeqCst);
-        {
-            let mut guard = self.lock.lock();
-            while self.state.load(Ordering::SeqCst) != FENCED {
-                self.changed.wait(&mut guard);
-            }
+        Fence {
+            gate: self,
+            _one: one,
         }
-        let result = inside();
-        self.state.fetch_and(!FENCED, Ordering::SeqCst);
-        let _guard = self.lock.lock();
-        self.changed.notify_all();
-        result
+    }
+}
+
+/// Up until it is dropped.
+pub struct Fence<'a> {
+    gate: &'a Gate,
+    _one: MutexGuard<'a, ()>,
+}
+
+impl Fence<'_> {
+    /// Returns when no request is inside any more.
+    pub fn settle(&self) {
+        let mut guard = self.gate.lock.lock();
+        while self.gate.state.load(Ordering::SeqCst) != FENCED {
+            self.gate.changed.wait(&mut guard);
+        }
+    }
+}
+
+impl Drop for Fence<'_> {
+    fn drop(&mut self) {
+        self.gate.state.fetch_and(!FENCED, Ordering::SeqCst);
+        let _guard = self.gate.lock.lock();
+        self.gate.changed.notify_all();
     }
 }
 

@@ -17,5 +17,6 @@ pub mod server;
 pub mod stats;
 pub mod sync;
 pub mod throttle;
+pub mod together;
 pub mod volume;
 pub mod work;

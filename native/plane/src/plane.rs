@@ -172,6 +172,19 @@ impl Plane {
             .is_some()
     }
 
+    /// Those known among these pairs of handle and token, at one instant; the tokens of the others come back.
+    pub fn freeze_together(&self, members: &[(u32, u32)]) -> Vec<u32> {
+        let (mut known, mut unknown) = (Vec::new(), Vec::new());
+        for (handle, token) in members {
+            match self.volume(*handle) {
+                Some(volume) => known.push((volume, *token)),
+                None => unknown.push(*token),
+            }
+        }
+        crate::capture::freeze_together(&self.shared, known);
+        unknown
+    }
+
     pub fn committed(&self, token: u32, errno: i32) {
         self.shared.commits.committed(token, errno);
     }

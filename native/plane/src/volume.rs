@@ -38,6 +38,8 @@ pub struct Shared {
     pub sync_workers: Arc<Workers>,
     pub house_workers: Arc<Workers>,
     pub commits: crate::capture::Commits,
+    /// Held while a group is queued on its volumes: every volume sees two groups in the same order.
+    pub(crate) together: Mutex<()>,
     stripes: Box<[Stripe]>,
 }
 
@@ -54,6 +56,7 @@ impl Shared {
             sync_workers: Workers::new("sync", 8),
             house_workers: Workers::new("house", 2),
             commits: crate::capture::Commits::default(),
+            together: Mutex::default(),
             stripes: (0..STRIPES).map(|_| Stripe::default()).collect(),
         }
     }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 
 use plane::backing::{Backing, IoError, Patience, Run, ZeroOptions};
-use plane::capture::Rounds;
+use plane::capture::{Rounds, freeze_together};
 use plane::file::SLOTS_PER_FILE;
 use plane::link::{Change, Event, Link};
 use plane::map::{LEAF_BASES_OFFSET, LEAF_BYTES, LEAF_ENTRIES, LEAF_MASKS_OFFSET};
@@ -186,6 +186,27 @@ impl Engine {
             .insert(token, snapshots.to_vec());
         volume.request_freeze(token);
         self.wait_for(token);
+    }
+
+    /// A snapshot of each volume, all at one instant.
+    fn freeze_together(&self, wanted: &[(&Arc<Volume>, u32)]) {
+        let members: Vec<(Arc<Volume>, u32)> = wanted
+            .iter()
+            .map(|(volume, snapshot)| {
+                let token = self.tokens.fetch_add(1, Ordering::SeqCst);
+                self.state
+                    .lock()
+                    .unwrap()
+                    .frozen
+                    .insert(token, vec![*snapshot]);
+                (Arc::clone(volume), token)
+            })
+            .collect();
+        let tokens: Vec<u32> = members.iter().map(|(_, token)| *token).collect();
+        freeze_together(&self.shared, members);
+        for token in tokens {
+            self.wait_for(token);
+        }
     }
 
     fn flush(&self, volume: &Arc<Volume>) {
@@ -456,6 +477,75 @@ fn writers_on_several_threads_to_shared_extents_lose_nothing() {
             &expected,
         );
     }
+    engine.finish(thread);
+}
+
+/// Stamps go to one volume, then to the other: no snapshot of the pair may have the second ahead, or the first by more than one.
+#[test]
+fn volumes_frozen_together_are_seen_at_one_instant() {
+    let (engine, thread) = Engine::new(SLOTS_PER_FILE);
+    let size = 1024 * 1024;
+    let (first, second) = (engine.open(1, size), engine.open(2, size));
+    let is_over = AtomicBool::new(false);
+    let stamp_of = |volume: &Volume| {
+        let mut bytes = [0; 8];
+        with_entered(volume, || volume.read(4096, &mut bytes, Patience::Wait)).unwrap();
+        u64::from_le_bytes(bytes)
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for stamp in 1_u64.. {
+                for volume in [&first, &second] {
+                    let bytes = stamp.to_le_bytes();
+                    with_entered(volume, || volume.write(4096, &bytes, Patience::Wait)).unwrap();
+                }
+                if is_over.load(Ordering::SeqCst) {
+                    return;
+                }
+            }
+        });
+        let mut newest = 0;
+        for round in 0..100 {
+            let (one, two) = (100 + 2 * round, 101 + 2 * round);
+            // In both orders: fences are raised in a third one.
+            if round % 2 == 0 {
+                engine.freeze_together(&[(&first, one), (&second, two)]);
+            } else {
+                engine.freeze_together(&[(&second, two), (&first, one)]);
+            }
+            let [ahead, behind] = [one, two].map(|handle| stamp_of(&engine.open(handle, size)));
+            assert!(
+                behind <= ahead && ahead <= behind + 1,
+                "round {round}: {ahead} and {behind}"
+            );
+            assert!(ahead >= newest);
+            newest = ahead;
+        }
+        is_over.store(true, Ordering::SeqCst);
+    });
+    engine.finish(thread);
+}
+
+/// Two groups that share volumes, asked for in opposite orders from two threads, beside flushes of each.
+#[test]
+fn groups_that_share_volumes_do_not_wait_for_each_other_for_ever() {
+    let (engine, thread) = Engine::new(SLOTS_PER_FILE);
+    let volumes: Vec<Arc<Volume>> = (1..=3).map(|handle| engine.open(handle, 65536)).collect();
+    let volumes = &volumes;
+    std::thread::scope(|scope| {
+        for group in 0..3_usize {
+            let engine = &engine;
+            scope.spawn(move || {
+                for round in 0..50 {
+                    let base = 1000 * (group as u32 + 1) + 10 * round;
+                    let [one, two] = [group, (group + 1) % 3].map(|at| &volumes[at]);
+                    with_entered(one, || one.write(0, &[1; 512], Patience::Wait)).unwrap();
+                    engine.freeze_together(&[(one, base), (two, base + 1)]);
+                    engine.flush(two);
+                }
+            });
+        }
+    });
     engine.finish(thread);
 }
 

@@ -75,6 +75,7 @@ fn what_is_not_limited_is_served_beside_it() {
     let spec = ExportSpec {
         backing: neighbour,
         read_only: false,
+        is_listed: true,
         description: String::new(),
     };
     fixture.server.publish("disk".into(), spec);
