@@ -6,7 +6,16 @@
 import { createRequire } from 'node:module';
 import { Failure } from '../base/errors.ts';
 import type { NativePlane } from './binding.d.ts';
-import type { ExportMode, Plane, PlaneEvent, PlaneStats, SpeedLimits, TlsOptions, VolumeHandle, VolumeStats } from './plane.ts';
+import type {
+  ExportMode,
+  Plane,
+  PlaneEvent,
+  PlaneStats,
+  SpeedLimits,
+  TlsOptions,
+  VolumeHandle,
+  VolumeStats,
+} from './plane.ts';
 import { CHANGE_WORDS, NO_VOLUME_STATS } from './plane.ts';
 
 type Binding = {

@@ -30,6 +30,7 @@ describeWith(['fio'], 'a volume whose speed is limited', () => {
     backend = await createLocalBackend({
       dataDir: folder.path,
       nbdAddresses: [`unix:${join(folder.path, 'nbd.sock')}`],
+      nbdTls: null,
       onEvent: () => {},
       onFatal: (error) => {
         throw error;

@@ -38,6 +38,7 @@ describeWith(['nbdsh'], 'snapshots of two volumes that one client writes in orde
     const backend = await createLocalBackend({
       dataDir: folder.path,
       nbdAddresses: [`unix:${socket}`],
+      nbdTls: null,
       onEvent: () => {},
       onFatal: (error) => {
         throw error;
