@@ -10,13 +10,14 @@ import { Failure } from '../base/errors.ts';
 import { realFiles } from '../base/files.ts';
 import { type Engine, openEngine } from '../engine/engine.ts';
 import { createPlane } from '../native/addon.ts';
-import type { Plane, TlsOptions } from '../native/plane.ts';
+import type { ConnectionLimits, Plane, TlsOptions } from '../native/plane.ts';
 import type { LocalReply, LocalRequest, PlainFailure } from './local.ts';
 
 type WorkerOptions = {
   readonly dataDir: string;
   readonly nbdAddresses: readonly string[];
   readonly nbdTls: TlsOptions | null;
+  readonly nbdLimits: ConnectionLimits;
 };
 
 function plainFailure(error: unknown): PlainFailure {
@@ -32,7 +33,7 @@ async function main(): Promise<void> {
 
   let engine: Engine | null = null;
   // Events that come before the engine exists wait in the plane until the first drain.
-  const plane: Plane = createPlane(() => engine?.onPlaneEvents());
+  const plane: Plane = createPlane(options.nbdLimits, () => engine?.onPlaneEvents());
   try {
     engine = await openEngine({
       files: realFiles(join(options.dataDir)),

@@ -5,7 +5,7 @@
 
 import { Worker } from 'node:worker_threads';
 import { Failure, type FailureCode, failureFrom } from '../base/errors.ts';
-import type { TlsOptions } from '../native/plane.ts';
+import type { ConnectionLimits, TlsOptions } from '../native/plane.ts';
 import type { BackendEvent, VolumeBackend } from './backend.ts';
 
 /** Calls that cross the border; `usage` and the rest take at most one argument. */
@@ -28,6 +28,7 @@ export type LocalOptions = {
   readonly dataDir: string;
   readonly nbdAddresses: readonly string[];
   readonly nbdTls: TlsOptions | null;
+  readonly nbdLimits: ConnectionLimits;
   readonly onEvent: (event: BackendEvent) => void;
   /** The store can no longer keep its promises (its journal failed, its thread died): the process has to end. */
   readonly onFatal: (error: Error) => void;
@@ -43,8 +44,9 @@ export type LocalBackend = VolumeBackend & {
 
 export async function createLocalBackend(options: LocalOptions): Promise<LocalBackend> {
   const file = import.meta.url.endsWith('.ts') ? '../../dist/backend/local-worker.js' : './local-worker.js';
+  const { dataDir, nbdAddresses: addresses, nbdTls, nbdLimits } = options;
   const worker = new Worker(new URL(file, import.meta.url), {
-    workerData: { dataDir: options.dataDir, nbdAddresses: options.nbdAddresses, nbdTls: options.nbdTls },
+    workerData: { dataDir, nbdAddresses: addresses, nbdTls, nbdLimits },
     name: 'engine',
   });
   const calls = new Calls(worker, options);

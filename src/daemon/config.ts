@@ -12,7 +12,7 @@ import { Failure } from '../base/errors.ts';
 import { isLogLevel, LOG_LEVELS, type LogFormat, type LogLevel } from '../base/log.ts';
 import { QUOTA_RESOURCES, type QuotaDefaults } from '../control/control.ts';
 import { NO_LIMITS, UNLIMITED, USUAL_LIMITS } from '../control/quotas.ts';
-import type { TlsOptions } from '../native/plane.ts';
+import type { ConnectionLimits, TlsOptions } from '../native/plane.ts';
 import { type Address, isLoopback, parseAddress, splitAddresses } from './address.ts';
 import { type Access, accessOf, rateLimitsOf } from './config-access.ts';
 
@@ -43,6 +43,7 @@ export type Config = {
   readonly rateLimits: RateLimits;
   readonly bodyBytesMax: number;
   readonly openMetrics: boolean;
+  readonly nbdLimits: ConnectionLimits;
   readonly catalogPath: string;
   readonly logLevel: LogLevel;
   readonly logFormat: LogFormat;
@@ -59,6 +60,8 @@ const KEYS = {
   data: 'text',
   api: 'texts',
   nbd: 'texts',
+  nbd_connections_max: 'count',
+  nbd_export_connections_max: 'count',
   nbd_tls: 'text',
   nbd_tls_cert: 'text',
   nbd_tls_key: 'text',
@@ -85,6 +88,8 @@ const SECRET: ReadonlySet<string> = new Set(['tokens', 'keystone']);
 
 /** One volume with all its metadata fits into the smallest. */
 const BODY_BYTES_LIMITS = { min: 65_536, max: 16 * 1024 * 1024 };
+/** Of connections: more than any process may have open. */
+const COUNT_MAX = 1_000_000;
 
 export function readConfig(flags: ServeFlags, options: { isTerminal: boolean }): Config {
   const file = flags.config === undefined ? {} : readFile(flags.config);
@@ -92,6 +97,9 @@ export function readConfig(flags: ServeFlags, options: { isTerminal: boolean }):
     flag ?? (file[key] as string | undefined);
   const texts = (key: 'api' | 'nbd', flag: string | readonly string[] | undefined, fallback: string): string[] =>
     splitAddresses([flag ?? (file[key] as string | string[] | undefined) ?? fallback].flat());
+
+  const count = (key: 'nbd_connections_max' | 'nbd_export_connections_max', fallback: number): number =>
+    (file[key] as number | undefined) ?? fallback;
 
   const dataDir = resolve(text('data', flags.data) ?? './quarry-data');
   const insecure = flags.insecure ?? file['insecure'] === true;
@@ -118,6 +126,10 @@ export function readConfig(flags: ServeFlags, options: { isTerminal: boolean }):
     rateLimits: rateLimitsOf(file['rate_limit']),
     bodyBytesMax: bodyBytesOf(file['body_bytes_max'] as number | undefined),
     openMetrics: file['open_metrics'] === true,
+    nbdLimits: {
+      connectionsMax: count('nbd_connections_max', 8192),
+      exportConnectionsMax: count('nbd_export_connections_max', 1024),
+    },
     catalogPath: catalogPathOf(text('catalog', flags.catalog) ?? `sqlite:${dataDir}/catalog.db`),
     logLevel: logLevelOf(text('log_level', flags.logLevel) ?? 'info'),
     logFormat: logFormatOf(text('log_format', flags.logFormat) ?? (options.isTerminal ? 'pretty' : 'json')),
@@ -172,6 +184,7 @@ const WANTED = {
   text: 'a text',
   texts: 'a text or a list of texts',
   truth: 'true or false',
+  count: `a whole number from 1 to ${COUNT_MAX}`,
   table: 'a table',
   tables: 'a list of tables',
   number: 'a number',
@@ -187,6 +200,8 @@ function hasShape(shape: keyof typeof WANTED, value: unknown): boolean {
       return typeof value === 'number';
     case 'tables':
       return Array.isArray(value);
+    case 'count':
+      return typeof value === 'number' && Number.isInteger(value) && value >= 1 && value <= COUNT_MAX;
     case 'truth':
       return typeof value === 'boolean';
     case 'table':

@@ -13,7 +13,7 @@ import type { RootLog } from '../base/log.ts';
 import { openMetrics } from '../base/metrics.ts';
 import { openSqliteCatalog } from '../catalog/sqlite.ts';
 import { Control } from '../control/control.ts';
-import type { TlsOptions } from '../native/plane.ts';
+import type { ConnectionLimits, TlsOptions } from '../native/plane.ts';
 import { openAccess } from './access.ts';
 import type { Config } from './config.ts';
 import type { Access } from './config-access.ts';
@@ -28,6 +28,7 @@ export type BackendOptions = {
   readonly dataDir: string;
   readonly nbdAddresses: readonly string[];
   readonly nbdTls: TlsOptions | null;
+  readonly nbdLimits: ConnectionLimits;
   readonly onEvent: (event: BackendEvent) => void;
   readonly onFatal: (error: Error) => void;
 };
@@ -66,6 +67,7 @@ export async function wire({ config, log, version, createBackend, onFatal }: Wir
     dataDir: config.dataDir,
     nbdAddresses: config.nbd,
     nbdTls: config.nbdTls,
+    nbdLimits: config.nbdLimits,
     onEvent: tell,
     onFatal: (error) => {
       control?.abandon();

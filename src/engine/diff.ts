@@ -78,6 +78,25 @@ export function diffOf(state: State, from: StoredObject | null, to: StoredObject
   return ranges.list;
 }
 
+/** A part of a long comparison: `nextLeaf` is where to go on, null at the end. */
+export type DiffPart = { readonly ranges: MapRange[]; readonly nextLeaf: number | null };
+
+/** The same from a leaf on, comparing so many leaves at most: for whoever must not keep the thread for long. */
+export function diffPart(
+  state: State,
+  objects: { readonly from: StoredObject; readonly to: StoredObject },
+  slice: { readonly firstLeaf: number; readonly leavesMax: number },
+): DiffPart {
+  const { from, to } = objects;
+  const ranges = new Ranges(to.sizeBytes);
+  const window: Window = { firstLeaf: slice.firstLeaf, leavesLeft: slice.leavesMax, nextLeaf: null };
+  const each: Visitor = (index, before, after) => {
+    ranges.addBlocks(index * EXTENT_BYTES, changedBlocks(before, after), after.present | after.mask);
+  };
+  visit(state, from, to, each, window);
+  return { ranges: ranges.list, nextLeaf: window.nextLeaf };
+}
+
 /** Blocks whose bytes come from another place than before, unless both are zeros. */
 function changedBlocks(before: View, after: View): number {
   let same = ~(before.present | before.mask) & ~(after.present | after.mask);
@@ -94,8 +113,17 @@ function changedBlocks(before: View, after: View): number {
 
 type Visitor = (index: number, from: View, to: View) => void;
 
+/** Which leaves a visit is about, and where it had to stop. */
+type Window = { readonly firstLeaf: number; leavesLeft: number; nextLeaf: number | null };
+
 /** Every entry that is not the same page in both, and not a hole in both, in ascending order. */
-function visit(state: State, from: StoredObject | null, to: StoredObject, each: Visitor): void {
+function visit(
+  state: State,
+  from: StoredObject | null,
+  to: StoredObject,
+  each: Visitor,
+  window: Window = { firstLeaf: 0, leavesLeft: Number.POSITIVE_INFINITY, nextLeaf: null },
+): void {
   const height = Math.max(from?.height ?? 0, to.height);
   const descend = (
     fromId: number,
@@ -106,7 +134,13 @@ function visit(state: State, from: StoredObject | null, to: StoredObject, each: 
     firstLeaf: number,
   ): void => {
     if (fromId === toId && fromHeight === toHeight) return;
-    if (level === 0) return visitLeaf(state, fromId, toId, firstLeaf, each);
+    if (window.nextLeaf !== null || firstLeaf + INNER_CHILDREN ** level <= window.firstLeaf) return;
+    if (level === 0) {
+      if (window.leavesLeft === 0) window.nextLeaf = firstLeaf;
+      else visitLeaf(state, fromId, toId, firstLeaf, each);
+      window.leavesLeft -= 1;
+      return;
+    }
     const leavesPerChild = INNER_CHILDREN ** (level - 1);
     const fromChild = childrenOf(state, fromId, fromHeight, level);
     const toChild = childrenOf(state, toId, toHeight, level);

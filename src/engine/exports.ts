@@ -98,6 +98,27 @@ export class Exports {
   }
 }
 
+/** Snapshots that an object has in its past, the newest first: of its volume, and of what that was cloned from, up to then. */
+export function snapshotsBehind(state: State, object: StoredObject): StoredObject[] {
+  const bySource = new Map<number, StoredObject[]>();
+  for (const candidate of state.objects.values()) {
+    if (candidate.kind !== 'snapshot') continue;
+    const siblings = bySource.get(candidate.sourceNumber);
+    if (siblings === undefined) bySource.set(candidate.sourceNumber, [candidate]);
+    else siblings.push(candidate);
+  }
+  const found: StoredObject[] = [];
+  let before = Number.POSITIVE_INFINITY;
+  for (let at: StoredObject | undefined = object; at !== undefined; at = state.objects.get(at.sourceNumber)) {
+    if (at !== object && at.kind === 'snapshot') found.push(at);
+    // Numbers ascend: a child has seen its source's snapshots with smaller ones.
+    for (const snapshot of (bySource.get(at.number) ?? []).sort((a, b) => b.number - a.number))
+      if (snapshot.number < before) found.push(snapshot);
+    before = at.number;
+  }
+  return found;
+}
+
 /** The first ancestor that is known: objects that may share pages have the same one. Only a hint. */
 export function lineageOf(state: State, object: StoredObject): number {
   let at = object;

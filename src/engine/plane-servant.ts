@@ -19,6 +19,7 @@ import {
 import type { Exports, Opened } from './exports.ts';
 import { Instant, type Part } from './instant.ts';
 import type { EngineEvent } from './interface.ts';
+import { Questions } from './questions.ts';
 import type { Space } from './space.ts';
 import type { State } from './state.ts';
 
@@ -47,6 +48,7 @@ export class PlaneServant {
   readonly #append: (records: EngineRecord[]) => Promise<void>;
   readonly #onEvent: (event: EngineEvent) => void;
   readonly #onFatal: (error: Error) => void;
+  readonly #questions: Questions;
   readonly #wanted = new Map<number, Wanted>();
   #lastToken = 0;
   /** Not applied yet, oldest first. */
@@ -74,6 +76,7 @@ export class PlaneServant {
     this.#append = parts.append;
     this.#onEvent = parts.onEvent;
     this.#onFatal = parts.onFatal;
+    this.#questions = new Questions({ ...parts, commit: (opened) => this.commit(opened) });
   }
 
   serve(): void {
@@ -117,6 +120,8 @@ export class PlaneServant {
       case 'want-grant':
         if (opened !== undefined) this.#space.supply(opened).catch(this.#onFatal);
         return;
+      case 'question':
+        return this.#questions.serve(opened, event);
       case 'captured':
         // Queued by `serve`.
         return;

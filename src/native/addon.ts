@@ -7,6 +7,7 @@ import { createRequire } from 'node:module';
 import { Failure } from '../base/errors.ts';
 import type { NativePlane } from './binding.d.ts';
 import type {
+  ConnectionLimits,
   ExportMode,
   Plane,
   PlaneEvent,
@@ -19,11 +20,11 @@ import type {
 import { CHANGE_WORDS, NO_VOLUME_STATS } from './plane.ts';
 
 type Binding = {
-  readonly NativePlane: new (wake: () => void) => NativePlane;
+  readonly NativePlane: new (limits: ConnectionLimits, wake: () => void) => NativePlane;
   notifyServiceManager(socket: string, state: string): void;
 };
 
-const KIND = { fault: 1, wantGrant: 2, captured: 3, released: 4, failed: 5, done: 6 } as const;
+const KIND = { fault: 1, wantGrant: 2, captured: 3, released: 4, failed: 5, done: 6, question: 7 } as const;
 const EIO = 5;
 const ENOSPC = 28;
 const CLOSE_GRACE_MS = 5000;
@@ -33,8 +34,8 @@ export function loadBinding(): Binding {
 }
 
 /** `onEvents` is called whenever `drain` has something to give. */
-export function createPlane(onEvents: () => void): Plane {
-  return new AddonPlane(onEvents);
+export function createPlane(limits: ConnectionLimits, onEvents: () => void): Plane {
+  return new AddonPlane(limits, onEvents);
 }
 
 class AddonPlane implements Plane {
@@ -45,9 +46,9 @@ class AddonPlane implements Plane {
   #lastId = 0;
   #waiting: PlaneEvent[] = [];
 
-  constructor(onEvents: () => void) {
+  constructor(limits: ConnectionLimits, onEvents: () => void) {
     this.#onEvents = onEvents;
-    this.#native = new (loadBinding().NativePlane)(() => this.#wake());
+    this.#native = new (loadBinding().NativePlane)(limits, () => this.#wake());
   }
 
   /** Ends operations here; whatever else there is waits for the engine to drain it. */
@@ -89,6 +90,9 @@ class AddonPlane implements Plane {
         return;
       case KIND.failed:
         this.#waiting.push({ kind: 'failed', handle: first, fileNumber: second, errno: third });
+        return;
+      case KIND.question:
+        this.#waiting.push({ kind: 'question', id: first, handle: second, snapshotId: uuidOf(words.subarray(2)) });
         return;
       case KIND.done: {
         const resolve = this.#running.get(first);
@@ -203,6 +207,10 @@ class AddonPlane implements Plane {
     this.#native.committed(token, errno);
   }
 
+  answer(id: number, words: BigUint64Array | null): void {
+    this.#native.answer(id, words === null ? null : new Uint8Array(words.buffer, words.byteOffset, words.byteLength));
+  }
+
   advanceEpoch(): number {
     return this.#native.advanceEpoch();
   }
@@ -240,4 +248,11 @@ class AddonPlane implements Plane {
   async close(): Promise<void> {
     await this.#native.close(CLOSE_GRACE_MS);
   }
+}
+
+/** Null of no words. */
+function uuidOf(words: Uint32Array): string | null {
+  if (words.length === 0) return null;
+  const digits = [...words].map((word) => word.toString(16).padStart(8, '0')).join('');
+  return digits.replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
 }

@@ -3,7 +3,7 @@
 
 export declare class NativePlane {
   /** `wake` is called with no arguments when events wait to be drained. */
-  constructor(wake: () => void)
+  constructor(limits: ConnectionLimits, wake: () => void)
   listen(address: string): string
   /** Reads the files; they hold for handshakes that begin from now on. Fails with nothing changed. */
   setTls(options: TlsOptions): void
@@ -26,6 +26,8 @@ export declare class NativePlane {
   /** Handles and tokens in pairs; returns the tokens of handles that are not known. */
   freezeTogether(members: Array<number>): Array<number>
   committed(token: number, errno: number): void
+  /** To a question (abi.rs): words of 64 bits, little-endian, in pairs; none: there is no such snapshot. */
+  answer(id: number, words?: Uint8Array | undefined | null): void
   advanceEpoch(): number
   quiescedEpoch(): number
   allocateRun(file: number, firstSlot: number, count: number, id: number): void
@@ -36,6 +38,12 @@ export declare class NativePlane {
   volumeStats(handle: number): VolumeStats | null
   /** Stops serving; resolves when every connection is closed. */
   close(graceMs: number): Promise<void>
+}
+
+/** Connections at once, in all and through one name. */
+export interface ConnectionLimits {
+  connectionsMax: number
+  exportConnectionsMax: number
 }
 
 export interface ExportMode {

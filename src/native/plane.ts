@@ -108,6 +108,16 @@ export type PlaneEvent =
     }
   /** Granted extents that will not be used after all, as pairs { first address, count }: they are free once quiesced. */
   | { readonly kind: 'released'; readonly handle: VolumeHandle; readonly runs: Uint32Array }
+  | {
+      /**
+       * A client negotiates and waits (not for ever): answer with `answer`. With a snapshot: what the volume or snapshot
+       * behind the handle, with all that was written to it until now, has changed since; without: which may be asked about.
+       */
+      readonly kind: 'question';
+      readonly id: number;
+      readonly handle: VolumeHandle;
+      readonly snapshotId: string | null;
+    }
   /** A sync of an extent file failed: final for every volume in that file. The plane already refuses their I/O. */
   | { readonly kind: 'failed'; readonly handle: VolumeHandle; readonly fileNumber: number; readonly errno: number };
 
@@ -122,6 +132,9 @@ export type TlsOptions = {
 
 /** How an export is shown to clients. */
 export type ExportMode = { readonly readOnly: boolean; readonly isListed: boolean; readonly description: string };
+
+/** NBD connections at once. */
+export type ConnectionLimits = { readonly connectionsMax: number; readonly exportConnectionsMax: number };
 
 export interface Plane {
   /** Binds and serves; resolves with the addresses as bound (a port 0 is replaced). `unix:PATH` or `host:port`. */
@@ -169,6 +182,9 @@ export interface Plane {
   freezeTogether(members: readonly { readonly handle: VolumeHandle; readonly token: number }[]): void;
   /** The capture of this token is durable (errno 0) or failed; clients that wait for it are answered. */
   committed(token: number, errno: number): void;
+
+  /** Changed ranges as pairs of start and end, or snapshots as pairs of the halves of their ids; null: there is no such snapshot. */
+  answer(id: number, words: BigUint64Array | null): void;
 
   /**
    * Epochs, for reuse of freed extents (law 3): `advanceEpoch` returns a tag; once `quiescedEpoch` is at least that

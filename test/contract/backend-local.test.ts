@@ -12,6 +12,7 @@ backendContract('local', async () => {
     dataDir: folder.path,
     nbdAddresses: [`unix:${socket}`],
     nbdTls: null,
+    nbdLimits: { connectionsMax: 100, exportConnectionsMax: 100 },
     onEvent: () => {},
     onFatal: (error) => {
       throw error;

@@ -31,6 +31,7 @@ describeWith(['fio'], 'a volume whose speed is limited', () => {
       dataDir: folder.path,
       nbdAddresses: [`unix:${join(folder.path, 'nbd.sock')}`],
       nbdTls: null,
+      nbdLimits: { connectionsMax: 100, exportConnectionsMax: 100 },
       onEvent: () => {},
       onFatal: (error) => {
         throw error;

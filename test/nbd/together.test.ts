@@ -39,6 +39,7 @@ describeWith(['nbdsh'], 'snapshots of two volumes that one client writes in orde
       dataDir: folder.path,
       nbdAddresses: [`unix:${socket}`],
       nbdTls: null,
+      nbdLimits: { connectionsMax: 100, exportConnectionsMax: 100 },
       onEvent: () => {},
       onFatal: (error) => {
         throw error;

@@ -125,6 +125,8 @@ export class SimPlane implements Plane {
   #events: PlaneEvent[] = [];
   readonly #files = new Map<number, { readonly path: string; file: OpenFile | null }>();
   readonly #volumes = new Map<VolumeHandle, SimVolume>();
+  readonly #questions = new Map<number, (words: bigint[] | null) => void>();
+  #lastQuestion = 0;
   readonly #exports = new Map<string, { handle: VolumeHandle } & ExportMode>();
   readonly #pending = new Map<number, { volume: SimVolume; waiters: Waiter[]; job: Job | null }>();
   #lastToken = 0;
@@ -678,6 +680,21 @@ export class SimPlane implements Plane {
     // Its changes are lost to the engine: nothing written later may be called durable.
     if (errno !== 0) pending.volume.failed = errno;
     this.#endRound(pending.volume, pending.waiters, pending.job, errno);
+  }
+
+  /** What a client is told that negotiates a context: changed ranges as starts and ends, or snapshots; null: none such. */
+  ask(handle: VolumeHandle, snapshotId: string | null): Promise<bigint[] | null> {
+    this.#lastQuestion += 1;
+    const id = this.#lastQuestion;
+    return new Promise((resolve) => {
+      this.#questions.set(id, resolve);
+      this.#emit({ kind: 'question', id, handle, snapshotId });
+    });
+  }
+
+  answer(id: number, words: BigUint64Array | null): void {
+    this.#questions.get(id)?.(words === null ? null : [...words]);
+    this.#questions.delete(id);
   }
 
   advanceEpoch(): number {

@@ -14,6 +14,7 @@
 //! | 4 released | handle, then per run: first address, count |
 //! | 5 failed | handle, file number, errno |
 //! | 6 done | id, errno |
+//! | 7 question | id, handle, then the snapshot's id as four words, its first digits first; or nothing, for a list |
 
 use plane::link::Event;
 
@@ -29,6 +30,7 @@ fn size_of_event(event: &Event) -> usize {
     match event {
         Event::Captured { changes, .. } => 20 + changes.len() * 16,
         Event::Released { runs, .. } => 12 + runs.len() * 8,
+        Event::Question { .. } => 32,
         _ => 20,
     }
 }
@@ -73,6 +75,16 @@ fn record(bytes: &mut Vec<u8>, event: &Event) {
             file,
             errno,
         } => words(bytes, 5, [*handle, *file, errno.cast_unsigned()]),
+        Event::Question {
+            id,
+            handle,
+            snapshot,
+        } => {
+            let halves = snapshot
+                .iter()
+                .flat_map(|snapshot| [96, 64, 32, 0].map(|shift| (*snapshot >> shift) as u32));
+            words(bytes, 7, [*id, *handle].into_iter().chain(halves));
+        }
         Event::Done { id, errno } => words(bytes, 6, [*id, errno.cast_unsigned()]),
     }
 }

@@ -83,6 +83,13 @@ impl From<SpeedLimits> for throttle::SpeedLimits {
     }
 }
 
+/// Connections at once, in all and through one name.
+#[napi(object)]
+pub struct ConnectionLimits {
+    pub connections_max: u32,
+    pub export_connections_max: u32,
+}
+
 /// Paths of PEM files.
 #[napi(object)]
 pub struct TlsOptions {
@@ -103,14 +110,19 @@ pub struct ExportMode {
 impl NativePlane {
     /// `wake` is called with no arguments when events wait to be drained.
     #[napi(constructor)]
-    pub fn new(wake: Function<'_, (), ()>) -> Result<Self> {
+    pub fn new(limits: ConnectionLimits, wake: Function<'_, (), ()>) -> Result<Self> {
+        let limits = Limits {
+            connections_max: limits.connections_max as usize,
+            export_connections_max: limits.export_connections_max as usize,
+            ..Limits::default()
+        };
         let wake = wake.build_threadsafe_function().weak::<true>().build()?;
         let wake = Box::new(move || {
             // Fails only while the environment is torn down: then nobody is left to drain.
             let _ = wake.call((), ThreadsafeFunctionCallMode::NonBlocking);
         });
         Ok(NativePlane {
-            plane: Arc::new(plane::plane::Plane::new(Limits::default(), wake)),
+            plane: Arc::new(plane::plane::Plane::new(limits, wake)),
         })
     }
 
@@ -256,6 +268,16 @@ impl NativePlane {
     #[napi]
     pub fn committed(&self, token: u32, errno: i32) {
         self.plane.committed(token, errno);
+    }
+
+    /// To a question (abi.rs): words of 64 bits, little-endian, in pairs; none: there is no such snapshot.
+    #[napi]
+    pub fn answer(&self, id: u32, words: Option<Uint8Array>) {
+        let words = words.map(|bytes| {
+            let (words, _) = bytes.as_chunks();
+            words.iter().map(|word| u64::from_le_bytes(*word)).collect()
+        });
+        self.plane.answer(id, words);
     }
 
     #[napi]

@@ -2,6 +2,9 @@
 //! over extent files; tests implement it over memory. The protocol layer has validated every range (inside the size,
 //! no overflow, not larger than the limits) before it calls; implementations assert that.
 
+use std::ops::Range;
+use std::time::Instant;
+
 use crate::throttle::Throttle;
 
 /// How long a call may take.
@@ -46,6 +49,9 @@ pub struct ZeroOptions {
 /// Called exactly once, on any thread; must not block.
 pub type Completion = Box<dyn FnOnce(Result<(), IoError>) + Send>;
 
+/// A UUID.
+pub type SnapshotId = u128;
+
 pub trait Backing: Send + Sync + 'static {
     /// Bytes. Can grow while connections are open.
     fn size(&self) -> u64;
@@ -85,6 +91,12 @@ pub trait Backing: Send + Sync + 'static {
     fn cache(&self, offset: u64, length: u64, patience: Patience) -> Result<(), IoError>;
     /// Everything that completed before this call is durable when `done` runs with `Ok`. Never blocks.
     fn flush(&self, done: Completion);
+
+    /// Snapshots that `changed_since` knows. Waits until the deadline at most, never while requests run.
+    fn snapshots(&self, deadline: Instant) -> Vec<SnapshotId>;
+    /// What differs from the snapshot, with everything written before this call. `None`: no snapshot of this volume, or no
+    /// answer in time.
+    fn changed_since(&self, snapshot: SnapshotId, deadline: Instant) -> Option<Vec<Range<u64>>>;
 }
 
 /// `enter` as a guard.
@@ -148,6 +160,12 @@ mod tests {
         }
         fn flush(&self, done: Completion) {
             done(Ok(()));
+        }
+        fn snapshots(&self, _: Instant) -> Vec<SnapshotId> {
+            Vec::new()
+        }
+        fn changed_since(&self, _: SnapshotId, _: Instant) -> Option<Vec<Range<u64>>> {
+            None
         }
     }
 

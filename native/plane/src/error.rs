@@ -53,6 +53,14 @@ pub const EMPTY_STATUS: Refusal = Refusal {
     errno: Errno::Invalid,
     message: "block status of zero bytes",
 };
+pub const BAD_STATUS_PAYLOAD: Refusal = Refusal {
+    errno: Errno::Invalid,
+    message: "a block status payload is a length and ids of negotiated contexts, each once",
+};
+pub const NO_PAYLOAD: Refusal = Refusal {
+    errno: Errno::Invalid,
+    message: "a write without a payload",
+};
 pub const NO_CONTEXT: Refusal = Refusal {
     errno: Errno::Invalid,
     message: "block status without a negotiated meta context",

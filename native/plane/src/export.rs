@@ -47,10 +47,20 @@ pub struct Lease {
 }
 
 impl Export {
-    /// `None` once the export is gone.
-    pub fn attach(self: &Arc<Self>, connection: u64, socket: Arc<OwnedFd>) -> Option<Lease> {
+    /// For a client that can still be told why not; `attach` has the last word.
+    pub fn is_full(&self, connections_max: usize) -> bool {
+        self.state.lock().sockets.len() >= connections_max
+    }
+
+    /// `None` once the export is gone or has as many as it may.
+    pub fn attach(
+        self: &Arc<Self>,
+        connection: u64,
+        socket: Arc<OwnedFd>,
+        connections_max: usize,
+    ) -> Option<Lease> {
         let mut state = self.state.lock();
-        if state.is_gone {
+        if state.is_gone || state.sockets.len() >= connections_max {
             return None;
         }
         state.sockets.insert(connection, socket);

@@ -12,6 +12,7 @@ pub mod map;
 pub mod nbd;
 pub mod notify;
 pub mod plane;
+pub mod question;
 pub mod quiesce;
 pub mod server;
 pub mod stats;

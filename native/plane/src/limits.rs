@@ -34,6 +34,13 @@ pub const IDLE_BUFFERS: Duration = Duration::from_secs(5);
 /// Requests of one connection that are being done elsewhere (io pool, flushes), and the payload bytes they hold.
 pub const OUTSTANDING_MAX: usize = 256;
 pub const OUTSTANDING_BYTES_MAX: usize = 96 << 20;
+/// Contexts of changes that one connection may choose; each holds its list.
+pub const CHANGED_CONTEXTS_MAX: usize = 8;
+/// Of a range that a block status asks about, so much is looked at: with extended headers it may be the whole volume, and looking
+/// means having the map in memory (8 KiB per 32 MiB).
+pub const STATUS_BYTES_MAX: u64 = 64 << 30;
+/// Beyond this on an io thread: a millisecond's work when the map is resident.
+pub const INLINE_STATUS_BYTES_MAX: u64 = 4 << 30;
 /// Descriptors in one block status reply; the client asks again for the rest.
 pub const DESCRIPTORS_MAX: usize = 32 << 10;
 /// Beyond these sizes a request without payload is not done on the connection's thread: CACHE and WRITE_ZEROES that has to write
@@ -50,6 +57,8 @@ pub const STACK_BYTES: usize = 256 << 10;
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub connections_max: usize,
+    /// Through one name.
+    pub export_connections_max: usize,
     pub handshake: Duration,
     pub io_threads_max: usize,
 }
@@ -58,6 +67,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             connections_max: 8192,
+            export_connections_max: 1024,
             handshake: Duration::from_secs(30),
             io_threads_max: 16,
         }

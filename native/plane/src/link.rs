@@ -3,6 +3,8 @@
 
 use parking_lot::Mutex;
 
+use crate::backing::SnapshotId;
+
 /// One changed entry, as it goes into the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -40,6 +42,12 @@ pub enum Event {
         handle: u32,
         file: u32,
         errno: i32,
+    },
+    /// A handshake waits for `Plane::answer`: the changes since a snapshot, or without one, which there are.
+    Question {
+        id: u32,
+        handle: u32,
+        snapshot: Option<SnapshotId>,
     },
     /// An operation that the engine started with this id ended; 0 or an errno.
     Done {

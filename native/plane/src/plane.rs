@@ -189,6 +189,11 @@ impl Plane {
         self.shared.commits.committed(token, errno);
     }
 
+    /// To an `Event::Question`.
+    pub fn answer(&self, id: u32, words: Option<Vec<u64>>) {
+        self.shared.questions.answer(id, words);
+    }
+
     pub fn advance_epoch(&self) -> u32 {
         self.shared.quiesce.advance()
     }

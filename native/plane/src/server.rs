@@ -288,19 +288,22 @@ impl Inner {
                 return;
             }
         };
-        // Gone between the handshake and now: the client sees the connection close.
-        let Some(lease) = session.export.attach(number, Arc::clone(socket)) else {
+        // Gone or full between the handshake and now: the client sees the connection close.
+        let connections_max = self.limits.export_connections_max;
+        let attached = (session.export).attach(number, Arc::clone(socket), connections_max);
+        let Some(lease) = attached else {
             return;
         };
         if set_idle_timeout(socket).is_err() {
             return;
         }
-        let Ok(outgoing) = Outgoing::new(session.stream, lease, session.is_structured) else {
+        let Ok(outgoing) = Outgoing::new(session.stream, lease, session.style) else {
             return;
         };
         let outgoing = Arc::new(outgoing);
         let executor = Executor::new(Arc::clone(&outgoing), session.contexts.into());
         Connection::new(executor, Arc::clone(&self.io), Arc::clone(&self.is_closing)).run();
+        outgoing.end();
         outgoing.stream.close();
         let _ = rustix::net::shutdown(&**socket, Shutdown::Both);
     }

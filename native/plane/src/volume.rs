@@ -9,13 +9,15 @@ mod unmap;
 mod write;
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::backing::{Backing, Completion, IoError, Patience, Run, ZeroOptions};
+use crate::backing::{Backing, Completion, IoError, Patience, Run, SnapshotId, ZeroOptions};
 use crate::capture::SyncState;
 use crate::file::{FileTable, SLOTS_PER_FILE, Touched, offset_of};
 use crate::gate::Gate;
@@ -40,6 +42,7 @@ pub struct Shared {
     pub commits: crate::capture::Commits,
     /// Held while a group is queued on its volumes: every volume sees two groups in the same order.
     pub(crate) together: Mutex<()>,
+    pub questions: crate::question::Questions,
     stripes: Box<[Stripe]>,
 }
 
@@ -57,6 +60,7 @@ impl Shared {
             house_workers: Workers::new("house", 2),
             commits: crate::capture::Commits::default(),
             together: Mutex::default(),
+            questions: crate::question::Questions::default(),
             stripes: (0..STRIPES).map(|_| Stripe::default()).collect(),
         }
     }
@@ -482,5 +486,26 @@ impl Backing for Volume {
 
     fn flush(&self, done: Completion) {
         self.flush_for(done);
+    }
+
+    fn snapshots(&self, deadline: Instant) -> Vec<SnapshotId> {
+        let Shared {
+            questions, link, ..
+        } = &*self.shared;
+        let words = questions.ask(link, self.handle, None, deadline);
+        let (pairs, _) = words.as_deref().unwrap_or_default().as_chunks();
+        pairs
+            .iter()
+            .map(|[high, low]| u128::from(*high) << 64 | u128::from(*low))
+            .collect()
+    }
+
+    fn changed_since(&self, snapshot: SnapshotId, deadline: Instant) -> Option<Vec<Range<u64>>> {
+        let Shared {
+            questions, link, ..
+        } = &*self.shared;
+        let words = questions.ask(link, self.handle, Some(snapshot), deadline)?;
+        let (pairs, _) = words.as_chunks();
+        Some(pairs.iter().map(|[start, end]| *start..*end).collect())
     }
 }

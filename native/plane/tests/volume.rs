@@ -158,6 +158,7 @@ impl Engine {
                 }
             }
             Event::Released { .. } | Event::Done { .. } => {}
+            Event::Question { .. } => unreachable!("no client negotiates here"),
             Event::Failed { errno, .. } => panic!("sync failed with {errno}"),
         }
     }

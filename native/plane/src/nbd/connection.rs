@@ -21,7 +21,7 @@ use super::buffer::Buffer;
 use super::execute::{Executed, Executor, memory_of};
 use super::outgoing::Outgoing;
 use super::replies::Replies;
-use super::wire::{self, REQUEST_BYTES, Request, command};
+use super::wire::{self, Request, Tag, command};
 use crate::backing::{Entered, Patience};
 use crate::error;
 use crate::limits::{
@@ -65,7 +65,7 @@ enum Next {
     Whole(Request, std::ops::Range<usize>),
     /// Up to this buffer position at least has to be received.
     Needs(usize),
-    /// An oversized write to be skipped.
+    /// A request with an oversized payload, to be skipped.
     Skip(Request),
 }
 
@@ -127,19 +127,18 @@ impl Connection {
     /// What the buffer holds next.
     fn next(&self) -> Result<Next, Closed> {
         let bytes = self.buffer.get(self.start..self.end).unwrap_or_default();
-        let request = match wire::parse_request(bytes) {
+        let style = self.executor.outgoing.style;
+        let payload_start = self.start + style.request_bytes();
+        let request = match wire::parse_request(bytes, style) {
             Err(wire::BadMagic) => return Err(Closed),
-            Ok(None) => return Ok(Next::Needs(self.start + REQUEST_BYTES)),
+            Ok(None) => return Ok(Next::Needs(payload_start)),
             Ok(Some(request)) => request,
         };
-        let payload_start = self.start + REQUEST_BYTES;
-        if request.command != command::WRITE {
-            return Ok(Next::Whole(request, payload_start..payload_start));
-        }
-        if request.length > REQUEST_BYTES_MAX {
+        let payload_bytes = request.payload_bytes(style);
+        if payload_bytes > u64::from(REQUEST_BYTES_MAX) {
             return Ok(Next::Skip(request));
         }
-        let payload_end = payload_start + request.length as usize;
+        let payload_end = payload_start + payload_bytes as usize;
         Ok(if payload_end <= self.end {
             Next::Whole(request, payload_start..payload_end)
         } else {
@@ -185,10 +184,10 @@ impl Connection {
                 .execute(&request, bytes, Patience::Inline, &mut self.replies)
             {
                 Executed::Replied => {}
-                Executed::ReplyAfterFlush => flush(&self.executor.outgoing, request.cookie),
+                Executed::ReplyAfterFlush => flush(&self.executor.outgoing, request.tag()),
                 Executed::Partly(done) => {
                     self.rest = Some(Request {
-                        offset: request.offset + u64::from(done),
+                        offset: request.offset + done,
                         length: request.length - done,
                         ..request
                     });
@@ -222,19 +221,19 @@ impl Connection {
             };
             outgoing.lease.export.counters.add(&executor.stats);
             if executed == Executed::ReplyAfterFlush {
-                flush(&outgoing, request.cookie);
+                flush(&outgoing, request.tag());
             }
             outgoing.complete(replies.bytes(), memory);
         }));
     }
 
-    /// An oversized write: its payload is read and thrown away, then refused. Beyond all reason: the connection ends.
+    /// An oversized payload: its payload is read and thrown away, then refused. Beyond all reason: the connection ends.
     fn skip(&mut self, request: &Request) -> Result<(), Closed> {
-        if request.length > SKIPPED_BYTES_MAX {
+        if request.length > u64::from(SKIPPED_BYTES_MAX) {
             return Err(Closed);
         }
         let mut left = request.length as usize;
-        self.start += REQUEST_BYTES;
+        self.start += self.executor.outgoing.style.request_bytes();
         loop {
             let here = left.min(self.end - self.start);
             self.start += here;
@@ -247,7 +246,7 @@ impl Connection {
         self.executor.stats.errors += 1;
         self.executor
             .outgoing
-            .put_refusal(&mut self.replies, request.cookie, error::TOO_LONG);
+            .put_refusal(&mut self.replies, request.tag(), error::TOO_LONG);
         self.send()
     }
 
@@ -439,19 +438,19 @@ fn is_gone(ready: PollFlags) -> bool {
     ready.intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
-fn flush(outgoing: &Arc<Outgoing>, cookie: u64) {
+fn flush(outgoing: &Arc<Outgoing>, tag: Tag) {
     outgoing.begin(0);
     let completing = Arc::clone(outgoing);
     outgoing.lease.export.backing.flush(Box::new(move |result| {
         let mut replies = Replies::default();
         match result {
-            Ok(()) => completing.put_done(&mut replies, cookie),
+            Ok(()) => completing.put_done(&mut replies, tag),
             Err(error) => {
                 completing.lease.export.counters.add(&ExportStats {
                     errors: 1,
                     ..ExportStats::default()
                 });
-                completing.put_refusal(&mut replies, cookie, error.into());
+                completing.put_refusal(&mut replies, tag, error.into());
             }
         }
         completing.complete(replies.bytes(), 0);

@@ -3,15 +3,17 @@
 
 use std::sync::Arc;
 
-use super::handshake::Context;
+use super::contexts::{Context, ContextKind};
 use super::outgoing::Outgoing;
 use super::replies::Replies;
-use super::wire::{self, CHUNK_BYTES, Request, chunk, command, command_flag};
+use super::wire::{
+    self, EXTENDED_CHUNK_BYTES, Fields, Request, Style, chunk, command, command_flag,
+};
 use crate::backing::{Backing, IoError, Patience, Run, ZeroOptions};
 use crate::error::{self, Refusal};
 use crate::limits::{
-    DESCRIPTORS_MAX, INLINE_BYTES_MAX, INLINE_UNMAP_BYTES_MAX, PIECE_BYTES, READ_PIECE_BYTES,
-    REQUEST_BYTES_MAX,
+    DESCRIPTORS_MAX, INLINE_BYTES_MAX, INLINE_STATUS_BYTES_MAX, INLINE_UNMAP_BYTES_MAX,
+    PIECE_BYTES, READ_PIECE_BYTES, REQUEST_BYTES_MAX, STATUS_BYTES_MAX,
 };
 use crate::map::EXTENT_BYTES;
 use crate::stats::ExportStats;
@@ -31,7 +33,7 @@ pub enum Executed {
     /// Done; the reply comes after a flush of the backing.
     ReplyAfterFlush,
     /// The first so many bytes of a READ are in the buffer; the rest is a request of its own with the same cookie.
-    Partly(u32),
+    Partly(u64),
     /// Nothing was replied: again on an io thread.
     WouldBlock,
 }
@@ -95,14 +97,14 @@ impl Executor {
                 };
                 self.stats.errors += 1;
                 out.truncate(start);
-                self.outgoing.put_refusal(out, request.cookie, refusal);
+                self.outgoing.put_refusal(out, request.tag(), refusal);
                 Executed::Replied
             }
         }
     }
 
     fn count(&mut self, request: &Request) {
-        let length = u64::from(request.length);
+        let length = request.length;
         match request.command {
             command::READ => {
                 self.stats.read_ops += 1;
@@ -137,39 +139,48 @@ impl Executor {
         } = self;
         let export = &*outgoing.lease.export;
         let backing = &*export.backing;
-        validate(
-            request,
-            backing.size(),
-            export.read_only,
-            outgoing.is_structured,
-        )?;
-        let (offset, length) = (request.offset, u64::from(request.length));
+        let has_payload = !payload.is_empty() && request.command == command::BLOCK_STATUS;
+        let unfolded = if has_payload {
+            Some(unfold(request, payload)?)
+        } else {
+            None
+        };
+        let request = unfolded.as_ref().unwrap_or(request);
+        validate(request, backing.size(), export.read_only, outgoing.style)?;
+        let (offset, length) = (request.offset, request.length);
         match request.command {
             command::READ => {
                 return read(request, outgoing, runs, patience, out);
             }
             command::BLOCK_STATUS => {
-                block_status(request, backing, contexts, runs, patience, out)?;
+                let status = Status {
+                    request,
+                    outgoing,
+                    contexts: chosen(contexts, payload)?,
+                    patience,
+                };
+                status.put(out)?;
                 return Ok(Executed::Replied);
             }
             command::FLUSH => return Ok(Executed::ReplyAfterFlush),
             command::WRITE if length > 0 => backing.write(offset, payload, patience)?,
             command::TRIM | command::CACHE | command::WRITE_ZEROES if length > 0 => {
-                in_pieces(request, backing, patience)?;
+                in_pieces(request, outgoing, patience)?;
             }
             _ => {}
         }
         if request.flags & command_flag::FUA != 0 && !export.read_only {
             return Ok(Executed::ReplyAfterFlush);
         }
-        outgoing.put_done(out, request.cookie);
+        outgoing.put_done(out, request.tag());
         Ok(Executed::Replied)
     }
 }
 
-/// The commands that take up to 4 GiB in one request. Some of them write zeros for seconds, and a freeze must not wait for all
+/// The commands that take a range of any length in one request. Some of them write zeros for seconds, and a freeze must not wait for all
 /// of that while every other request waits for the freeze: on an io thread the backing is left between pieces.
-fn in_pieces(request: &Request, backing: &dyn Backing, patience: Patience) -> Result<(), IoError> {
+fn in_pieces(request: &Request, outgoing: &Outgoing, patience: Patience) -> Result<(), IoError> {
+    let backing = &*outgoing.lease.export.backing;
     let options = ZeroOptions {
         keep_allocated: request.flags & command_flag::NO_HOLE != 0,
         only_fast: request.flags & command_flag::FAST_ZERO != 0,
@@ -179,7 +190,7 @@ fn in_pieces(request: &Request, backing: &dyn Backing, patience: Patience) -> Re
         command::CACHE => backing.cache(offset, length, patience),
         _ => backing.zero(offset, length, options, patience),
     };
-    let (mut offset, length) = (request.offset, u64::from(request.length));
+    let (mut offset, length) = (request.offset, request.length);
     // What only changes the map is quick; zeros that are written and pages that are asked for are not.
     let is_slow =
         request.command == command::CACHE || (options.keep_allocated && !options.only_fast);
@@ -203,6 +214,10 @@ fn in_pieces(request: &Request, backing: &dyn Backing, patience: Patience) -> Re
         if offset == end {
             return Ok(());
         }
+        // Zeroing terabytes for nobody would keep the thread from others.
+        if outgoing.is_over() {
+            return Err(IoError::ShuttingDown);
+        }
         backing.leave();
         // With this patience it always enters.
         backing.enter(Patience::Wait);
@@ -217,26 +232,26 @@ fn read(
     out: &mut Replies,
 ) -> Result<Executed, Stop> {
     let backing = &*outgoing.lease.export.backing;
-    if !outgoing.is_structured {
+    if !outgoing.style.has_chunks() {
         out.put(&wire::simple_reply(request.cookie, 0));
         backing.read(request.offset, out.space(request.length as usize), patience)?;
         return Ok(Executed::Replied);
     }
     if request.length == 0 {
-        outgoing.put_done(out, request.cookie);
+        outgoing.put_done(out, request.tag());
         return Ok(Executed::Replied);
     }
     let length = if request.flags & command_flag::DF != 0 {
         found.clear();
         found.push(Run {
-            length: u64::from(request.length),
+            length: request.length,
             is_hole: false,
         });
-        u64::from(request.length)
+        request.length
     } else {
         next_runs(request, backing, patience, found)?
     };
-    let is_last = length == u64::from(request.length);
+    let is_last = length == request.length;
     let mut offset = request.offset;
     for (position, run) in found.iter().enumerate() {
         let flags = if is_last && position + 1 == found.len() {
@@ -247,21 +262,17 @@ fn read(
         // A run is never longer than the request.
         let run_length = run.length as u32;
         if run.is_hole {
-            out.put(&wire::chunk_header(
-                flags,
-                chunk::OFFSET_HOLE,
-                request.cookie,
-                12,
-            ));
+            outgoing.put_chunk(out, flags, chunk::OFFSET_HOLE, request.tag(), 12);
             out.put(&offset.to_be_bytes());
             out.put(&run_length.to_be_bytes());
         } else {
-            out.put(&wire::chunk_header(
+            outgoing.put_chunk(
+                out,
                 flags,
                 chunk::OFFSET_DATA,
-                request.cookie,
+                request.tag(),
                 8 + run_length,
-            ));
+            );
             out.put(&offset.to_be_bytes());
             backing.read(offset, out.space(run_length as usize), patience)?;
         }
@@ -270,7 +281,7 @@ fn read(
     Ok(if is_last {
         Executed::Replied
     } else {
-        Executed::Partly(length as u32)
+        Executed::Partly(length)
     })
 }
 
@@ -288,98 +299,155 @@ fn next_runs(
         Patience::Wait => u64::MAX,
     };
     let mut end = request.offset;
-    backing.runs(
-        request.offset,
-        u64::from(request.length),
-        patience,
-        &mut |mut run| {
-            if !run.is_hole && run.length > room {
-                let cut = (end + room) / EXTENT_BYTES * EXTENT_BYTES;
-                if cut <= end {
-                    return false;
-                }
-                run.length = cut - end;
-                room = 0;
-            } else if !run.is_hole {
-                room -= run.length;
+    backing.runs(request.offset, request.length, patience, &mut |mut run| {
+        if !run.is_hole && run.length > room {
+            let cut = (end + room) / EXTENT_BYTES * EXTENT_BYTES;
+            if cut <= end {
+                return false;
             }
-            end += run.length;
-            found.push(run);
-            room > 0
-        },
-    )?;
+            run.length = cut - end;
+            room = 0;
+        } else if !run.is_hole {
+            room -= run.length;
+        }
+        end += run.length;
+        found.push(run);
+        room > 0
+    })?;
     Ok(end - request.offset)
 }
 
-fn block_status(
-    request: &Request,
-    backing: &dyn Backing,
-    contexts: &[Context],
-    found: &mut Vec<Run>,
-    patience: Patience,
-    out: &mut Replies,
-) -> Result<(), Stop> {
-    if request.length == 0 {
-        return Err(error::EMPTY_STATUS.into());
-    }
-    if contexts.is_empty() {
-        return Err(error::NO_CONTEXT.into());
-    }
-    let descriptors_max = if request.flags & command_flag::REQ_ONE != 0 {
-        1
-    } else {
-        DESCRIPTORS_MAX
-    };
-    for (position, context) in contexts.iter().enumerate() {
-        let flags = if position + 1 == contexts.len() {
-            chunk::DONE
-        } else {
-            0
-        };
-        let Context::Allocation = context;
-        found.clear();
-        backing.runs(
-            request.offset,
-            u64::from(request.length),
-            patience,
-            &mut |run| {
-                found.push(run);
-                found.len() < descriptors_max
-            },
-        )?;
-        let payload = 4 + 8 * found.len() as u32;
-        out.put(&wire::chunk_header(
-            flags,
-            chunk::BLOCK_STATUS,
-            request.cookie,
-            payload,
-        ));
-        out.put(&context.id().to_be_bytes());
-        for run in &*found {
-            out.put(&(run.length as u32).to_be_bytes());
-            out.put(
-                &if run.is_hole {
-                    wire::STATE_HOLE | wire::STATE_ZERO
-                } else {
-                    0
-                }
-                .to_be_bytes(),
-            );
-        }
-    }
-    Ok(())
+/// A BLOCK_STATUS with a payload as one without: the length is in there, before the contexts that are wanted.
+fn unfold(request: &Request, payload: &[u8]) -> Result<Request, Refusal> {
+    let length = Fields(payload).u64().ok_or(error::BAD_STATUS_PAYLOAD)?;
+    let flags = request.flags & !command_flag::PAYLOAD_LEN;
+    Ok(Request {
+        flags,
+        length,
+        ..*request
+    })
 }
 
-fn validate(
-    request: &Request,
-    size: u64,
-    read_only: bool,
-    is_structured: bool,
-) -> Result<(), Refusal> {
-    use command_flag::{DF, FAST_ZERO, FUA, NO_HOLE, REQ_ONE};
+/// The contexts that are wanted: all, or those whose ids follow the length in the payload.
+fn chosen<'a>(contexts: &'a [Context], payload: &[u8]) -> Result<Vec<&'a Context>, Refusal> {
+    if payload.is_empty() {
+        return Ok(contexts.iter().collect());
+    }
+    let (ids, rest) = payload.get(8..).unwrap_or_default().as_chunks::<4>();
+    // Each at most once, so more than there are cannot be right; and the check below stays short.
+    if !rest.is_empty() || ids.is_empty() || ids.len() > contexts.len() {
+        return Err(error::BAD_STATUS_PAYLOAD);
+    }
+    let mut found: Vec<&Context> = Vec::with_capacity(ids.len());
+    for id in ids {
+        let id = u32::from_be_bytes(*id);
+        let context = contexts.iter().find(|context| context.id == id);
+        match context.filter(|_| found.iter().all(|other| other.id != id)) {
+            Some(context) => found.push(context),
+            None => return Err(error::BAD_STATUS_PAYLOAD),
+        }
+    }
+    Ok(found)
+}
+
+/// One status chunk per context.
+struct Status<'a> {
+    request: &'a Request,
+    outgoing: &'a Outgoing,
+    contexts: Vec<&'a Context>,
+    patience: Patience,
+}
+
+impl Status<'_> {
+    fn put(&self, out: &mut Replies) -> Result<(), Stop> {
+        let request = self.request;
+        if request.length == 0 {
+            return Err(error::EMPTY_STATUS.into());
+        }
+        let Some((last, _)) = self.contexts.split_last() else {
+            return Err(error::NO_CONTEXT.into());
+        };
+        for context in &self.contexts {
+            let flags = if context.id == last.id {
+                chunk::DONE
+            } else {
+                0
+            };
+            let found = self.descriptors(context)?;
+            let is_extended = self.outgoing.style == Style::Extended;
+            let (kind, length) = match (is_extended, found.len() as u32) {
+                (true, count) => (chunk::BLOCK_STATUS_EXT, 8 + 16 * count),
+                (false, count) => (chunk::BLOCK_STATUS, 4 + 8 * count),
+            };
+            self.outgoing
+                .put_chunk(out, flags, kind, request.tag(), length);
+            out.put(&context.id.to_be_bytes());
+            if is_extended {
+                out.put(&(found.len() as u32).to_be_bytes());
+            }
+            for (length, state) in found {
+                if is_extended {
+                    out.put(&length.to_be_bytes());
+                    out.put(&u64::from(state).to_be_bytes());
+                } else {
+                    // A run is never longer than the request.
+                    out.put(&(length as u32).to_be_bytes());
+                    out.put(&state.to_be_bytes());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lengths and states, from the request's offset on.
+    fn descriptors(&self, context: &Context) -> Result<Vec<(u64, u32)>, Stop> {
+        let Request {
+            flags,
+            offset,
+            length,
+            ..
+        } = *self.request;
+        let count_max = if flags & command_flag::REQ_ONE != 0 {
+            1
+        } else {
+            DESCRIPTORS_MAX
+        };
+        let mut found = Vec::new();
+        match &context.kind {
+            ContextKind::Changed(changes) => {
+                changes.runs(offset, length, &mut |run, is_changed| {
+                    let state = if is_changed { wire::STATE_DIRTY } else { 0 };
+                    found.push((run, state));
+                    found.len() < count_max
+                })
+            }
+            ContextKind::Allocation => {
+                if self.patience == Patience::Inline && length > INLINE_STATUS_BYTES_MAX {
+                    return Err(Stop::WouldBlock);
+                }
+                let backing = &*self.outgoing.lease.export.backing;
+                let looked_at = length.min(STATUS_BYTES_MAX);
+                backing.runs(offset, looked_at, self.patience, &mut |run| {
+                    let state = if run.is_hole {
+                        wire::STATE_HOLE | wire::STATE_ZERO
+                    } else {
+                        0
+                    };
+                    found.push((run.length, state));
+                    found.len() < count_max
+                })?;
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn validate(request: &Request, size: u64, read_only: bool, style: Style) -> Result<(), Refusal> {
+    use command_flag::{DF, FAST_ZERO, FUA, NO_HOLE, PAYLOAD_LEN, REQ_ONE};
     let flags = match request.command {
-        command::READ if is_structured => DF | FUA,
+        command::READ if style.has_chunks() => DF | FUA,
         command::READ => FUA,
+        command::WRITE if style == Style::Extended => FUA | PAYLOAD_LEN,
         command::WRITE | command::TRIM | command::FLUSH | command::CACHE => FUA,
         command::WRITE_ZEROES => FUA | NO_HOLE | FAST_ZERO,
         command::BLOCK_STATUS => REQ_ONE | FUA,
@@ -387,6 +455,10 @@ fn validate(
     };
     if request.flags & !flags != 0 {
         return Err(error::UNKNOWN_FLAGS);
+    }
+    let has_no_payload = request.flags & PAYLOAD_LEN == 0;
+    if style == Style::Extended && request.command == command::WRITE && has_no_payload {
+        return Err(error::NO_PAYLOAD);
     }
     if request.command == command::FLUSH {
         return if request.offset == 0 && request.length == 0 {
@@ -403,13 +475,13 @@ fn validate(
         return Err(error::READ_ONLY);
     }
     if matches!(request.command, command::READ | command::WRITE)
-        && request.length > REQUEST_BYTES_MAX
+        && request.length > u64::from(REQUEST_BYTES_MAX)
     {
         return Err(error::TOO_LONG);
     }
     let is_inside = request
         .offset
-        .checked_add(u64::from(request.length))
+        .checked_add(request.length)
         .is_some_and(|end| end <= size);
     match (is_inside, request.command) {
         (true, _) => Ok(()),
@@ -421,7 +493,9 @@ fn validate(
 /// What a reply of this request takes in memory while it is done elsewhere.
 pub fn memory_of(request: &Request) -> usize {
     match request.command {
-        command::READ | command::WRITE => request.length as usize + CHUNK_BYTES,
-        _ => CHUNK_BYTES,
+        command::READ | command::WRITE => {
+            request.length.min(u64::from(REQUEST_BYTES_MAX)) as usize + EXTENDED_CHUNK_BYTES
+        }
+        _ => EXTENDED_CHUNK_BYTES,
     }
 }

@@ -1,5 +1,5 @@
 //! Fixed newstyle negotiation: from the first byte to the export a connection is about, or to its end. Answers from the
-//! export table; does no request.
+//! export table, and asks the backing for its snapshots; does no request.
 //!
 //! ```text
 //!   greeting ─▶ options ─┬─ STARTTLS ─▶ TLS handshake ─▶ options anew, everything agreed before forgotten
@@ -15,37 +15,21 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
+use super::contexts::{self, ALLOCATION, Changes, Context, ContextKind};
 use super::stream::Stream;
 use super::tls::{Tls, TlsMode};
-use super::wire::{self, Fields, export_flag, info, option, reply};
+use super::wire::{self, Fields, Style, export_flag, info, option, reply};
 use crate::export::{Export, ExportTable};
 use crate::limits::{
-    BLOCK_BYTES_MIN, BLOCK_BYTES_PREFERRED, Limits, NAME_BYTES_MAX, OPTION_BYTES_MAX, OPTIONS_MAX,
-    QUERIES_MAX, REQUEST_BYTES_MAX,
+    BLOCK_BYTES_MIN, BLOCK_BYTES_PREFERRED, CHANGED_CONTEXTS_MAX, Limits, NAME_BYTES_MAX,
+    OPTION_BYTES_MAX, OPTIONS_MAX, QUERIES_MAX, REQUEST_BYTES_MAX,
 };
-
-/// What block status can report about. The id given to clients is the position here plus one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Context {
-    Allocation,
-}
-
-const CONTEXTS: [(Context, &str); 1] = [(Context::Allocation, "base:allocation")];
-
-impl Context {
-    pub fn id(self) -> u32 {
-        CONTEXTS
-            .iter()
-            .position(|(context, _)| *context == self)
-            .map_or(0, |position| position as u32 + 1)
-    }
-}
 
 /// What was agreed, and the stream to go on with.
 pub struct Session {
     pub stream: Stream,
     pub export: Arc<Export>,
-    pub is_structured: bool,
+    pub style: Style,
     pub contexts: Vec<Context>,
 }
 
@@ -63,7 +47,8 @@ struct Handshake<'a> {
     deadline: Instant,
     table: &'a ExportTable,
     tls: &'a TlsMode,
-    is_structured: bool,
+    connections_max: usize,
+    style: Style,
     /// The client understands replies to options; else EXPORT_NAME, which has none, is all it may send.
     is_fixed: bool,
     no_zeroes: bool,
@@ -82,7 +67,8 @@ pub fn negotiate(
         deadline: Instant::now() + limits.handshake,
         table,
         tls,
-        is_structured: false,
+        connections_max: limits.export_connections_max,
+        style: Style::Simple,
         is_fixed: false,
         no_zeroes: false,
         contexts: None,
@@ -227,19 +213,28 @@ impl Handshake<'_> {
             option::STARTTLS => self.start_tls(&data)?,
             option::LIST => self.list(&data)?,
             option::INFO | option::GO => return self.info(kind, &data),
-            option::STRUCTURED_REPLY if data.is_empty() => {
-                self.is_structured = true;
-                self.answer(kind, reply::ACK, &[])?;
-            }
-            option::STRUCTURED_REPLY => {
-                self.answer(kind, reply::ERR_INVALID, b"this option takes no data")?
-            }
+            option::STRUCTURED_REPLY | option::EXTENDED_HEADERS => self.choose(kind, &data)?,
             option::LIST_META_CONTEXT | option::SET_META_CONTEXT => {
                 self.meta_context(kind, &data)?
             }
             _ => self.answer(kind, reply::ERR_UNSUP, b"option not supported")?,
         }
         Ok(None)
+    }
+
+    fn choose(&mut self, kind: u32, data: &[u8]) -> Result<(), End> {
+        if !data.is_empty() {
+            return self.answer(kind, reply::ERR_INVALID, b"this option takes no data");
+        }
+        self.style = match (kind, self.style) {
+            (option::EXTENDED_HEADERS, _) => Style::Extended,
+            (_, Style::Extended) => {
+                let message = b"extended headers are in use already";
+                return self.answer(kind, reply::ERR_EXT_HEADER_REQD, message);
+            }
+            _ => Style::Structured,
+        };
+        self.answer(kind, reply::ACK, &[])
     }
 
     fn is_encrypted(&self) -> bool {
@@ -270,9 +265,32 @@ impl Handshake<'_> {
             self.wait(wanted)?;
         }
         self.stream = Stream::Tls(Box::new(tls));
-        self.is_structured = false;
+        self.style = Style::Simple;
         self.contexts = None;
         Ok(())
+    }
+
+    fn contexts_for(&self, export: &Export) -> &[Context] {
+        match &self.contexts {
+            Some((name, contexts)) if *name == export.name => contexts,
+            _ => &[],
+        }
+    }
+
+    fn transmission_flags(&self, export: &Export) -> u16 {
+        use export_flag::*;
+        let mut flags = HAS_FLAGS | SEND_FLUSH | CAN_MULTI_CONN | SEND_CACHE;
+        if self.style.has_chunks() {
+            flags |= SEND_DF;
+        }
+        if self.style == Style::Extended && !self.contexts_for(export).is_empty() {
+            flags |= BLOCK_STATUS_PAYLOAD;
+        }
+        if export.read_only {
+            flags | READ_ONLY
+        } else {
+            flags | SEND_FUA | SEND_TRIM | SEND_WRITE_ZEROES | SEND_FAST_ZERO
+        }
     }
 
     fn list(&self, data: &[u8]) -> Result<(), End> {
@@ -296,7 +314,10 @@ impl Handshake<'_> {
     }
 
     fn export_name(&self, data: &[u8]) -> Result<Arc<Export>, End> {
-        // This option has no error reply: an unknown name closes the connection.
+        // This option has no error reply: an unknown name closes the connection, and so does what the protocol forbids.
+        if self.style == Style::Extended {
+            return Err(End::Dropped);
+        }
         let export = std::str::from_utf8(data)
             .ok()
             .filter(|name| name.len() <= NAME_BYTES_MAX)
@@ -304,7 +325,7 @@ impl Handshake<'_> {
         let export = export.ok_or(End::Dropped)?;
         let mut out = Vec::with_capacity(134);
         out.extend_from_slice(&export.backing.size().to_be_bytes());
-        out.extend_from_slice(&transmission_flags(&export, self.is_structured).to_be_bytes());
+        out.extend_from_slice(&self.transmission_flags(&export).to_be_bytes());
         if !self.no_zeroes {
             out.extend_from_slice(&[0; 124]);
         }
@@ -320,7 +341,7 @@ impl Handshake<'_> {
         Session {
             stream: self.stream,
             export,
-            is_structured: self.is_structured,
+            style: self.style,
             contexts,
         }
     }
@@ -346,6 +367,11 @@ impl Handshake<'_> {
             self.answer(kind, reply::ERR_UNKNOWN, message.as_bytes())?;
             return Ok(None);
         };
+        if kind == option::GO && export.is_full(self.connections_max) {
+            let message = b"this export has as many connections as it may";
+            self.answer(kind, reply::ERR_POLICY, message)?;
+            return Ok(None);
+        }
         let mut out = Vec::new();
         let mut put = |information: u16, payload: &[u8]| {
             let mut data = information.to_be_bytes().to_vec();
@@ -353,7 +379,7 @@ impl Handshake<'_> {
             wire::put_option_reply(&mut out, kind, reply::INFO, &data);
         };
         let mut sized = export.backing.size().to_be_bytes().to_vec();
-        sized.extend_from_slice(&transmission_flags(&export, self.is_structured).to_be_bytes());
+        sized.extend_from_slice(&self.transmission_flags(&export).to_be_bytes());
         put(info::EXPORT, &sized);
         if requests.contains(&info::NAME) {
             put(info::NAME, export.name.as_bytes());
@@ -373,11 +399,11 @@ impl Handshake<'_> {
     }
 
     fn meta_context(&mut self, kind: u32, data: &[u8]) -> Result<(), End> {
-        if !self.is_structured {
+        if !self.style.has_chunks() {
             return self.answer(
                 kind,
                 reply::ERR_INVALID,
-                b"structured replies have to be negotiated first",
+                b"structured replies or extended headers have to be negotiated first",
             );
         }
         if kind == option::SET_META_CONTEXT {
@@ -396,40 +422,84 @@ impl Handshake<'_> {
         else {
             return self.answer(kind, reply::ERR_UNKNOWN, b"no export by this name");
         };
-        let is_wanted = |context: &str| {
-            let in_namespace =
-                |query: &[u8]| query.ends_with(b":") && context.as_bytes().starts_with(query);
-            (kind == option::LIST_META_CONTEXT && queries.is_empty())
-                || queries.iter().any(|query| {
-                    *query == context.as_bytes()
-                        || (kind == option::LIST_META_CONTEXT && in_namespace(query))
-                })
+        if kind == option::LIST_META_CONTEXT {
+            return self.list_contexts(&export, &queries);
+        }
+        let Some(chosen) = self.choose_contexts(&export, &queries) else {
+            return self.answer(kind, reply::ERR_TOO_BIG, b"more than 8 contexts of changes");
         };
-        let chosen: Vec<(Context, &str)> = CONTEXTS
-            .into_iter()
-            .filter(|(_, name)| is_wanted(name))
-            .collect();
         let mut out = Vec::new();
         for (context, name) in &chosen {
-            let mut entry = if kind == option::SET_META_CONTEXT {
-                context.id()
-            } else {
-                0
-            }
-            .to_be_bytes()
-            .to_vec();
-            entry.extend_from_slice(name.as_bytes());
-            wire::put_option_reply(&mut out, kind, reply::META_CONTEXT, &entry);
+            put_context(&mut out, kind, context.id, name);
         }
         wire::put_option_reply(&mut out, kind, reply::ACK, &[]);
-        if kind == option::SET_META_CONTEXT {
-            self.contexts = Some((
-                export.name.clone(),
-                chosen.into_iter().map(|(context, _)| context).collect(),
-            ));
-        }
+        let contexts = chosen.into_iter().map(|(context, _)| context).collect();
+        self.contexts = Some((export.name.clone(), contexts));
         self.send(&out)
     }
+
+    /// By full name only, in a fixed order of ids. What is not there is left out, as the protocol wants it.
+    fn choose_contexts<'q>(
+        &self,
+        export: &Export,
+        queries: &[&'q [u8]],
+    ) -> Option<Vec<(Context, &'q [u8])>> {
+        let mut chosen: Vec<(Context, &[u8])> = Vec::new();
+        let mut changed = 0;
+        for (position, query) in queries.iter().enumerate() {
+            if queries.get(..position).unwrap_or_default().contains(query) {
+                continue;
+            }
+            let kind = if *query == ALLOCATION.as_bytes() {
+                Some(ContextKind::Allocation)
+            } else if let Some(snapshot) = contexts::snapshot_of(query) {
+                changed += 1;
+                if changed > CHANGED_CONTEXTS_MAX {
+                    return None;
+                }
+                let changes = export.backing.changed_since(snapshot, self.deadline);
+                changes.map(|ranges| ContextKind::Changed(Arc::new(Changes::new(ranges))))
+            } else {
+                None
+            };
+            if let Some(kind) = kind {
+                let id = chosen.len() as u32 + 1;
+                chosen.push((Context { id, kind }, query));
+            }
+        }
+        Some(chosen)
+    }
+
+    fn list_contexts(&self, export: &Export, queries: &[&[u8]]) -> Result<(), End> {
+        let kind = option::LIST_META_CONTEXT;
+        let is_wanted = |name: &str| {
+            let is_asked = |query: &&[u8]| {
+                *query == name.as_bytes()
+                    || (query.ends_with(b":") && name.as_bytes().starts_with(query))
+            };
+            queries.is_empty() || queries.iter().any(is_asked)
+        };
+        let mut names = vec![ALLOCATION.to_string()];
+        if queries.is_empty()
+            || queries
+                .iter()
+                .any(|query| contexts::is_about_snapshots(query))
+        {
+            let snapshots = export.backing.snapshots(self.deadline);
+            names.extend(snapshots.into_iter().flat_map(contexts::names_of));
+        }
+        let mut out = Vec::new();
+        for name in names.iter().filter(|name| is_wanted(name)) {
+            put_context(&mut out, kind, 0, name.as_bytes());
+        }
+        wire::put_option_reply(&mut out, kind, reply::ACK, &[]);
+        self.send(&out)
+    }
+}
+
+fn put_context(out: &mut Vec<u8>, option: u32, id: u32, name: &[u8]) {
+    let entry = [&id.to_be_bytes(), name].concat();
+    wire::put_option_reply(out, option, reply::META_CONTEXT, &entry);
 }
 
 /// Name and wanted information of INFO and GO.
@@ -461,17 +531,4 @@ fn counted_string<'a>(fields: &mut Fields<'a>) -> Option<&'a [u8]> {
         return None;
     }
     fields.bytes(length)
-}
-
-pub fn transmission_flags(export: &Export, is_structured: bool) -> u16 {
-    use export_flag::*;
-    let mut flags = HAS_FLAGS | SEND_FLUSH | CAN_MULTI_CONN | SEND_CACHE;
-    if is_structured {
-        flags |= SEND_DF;
-    }
-    if export.read_only {
-        flags | READ_ONLY
-    } else {
-        flags | SEND_FUA | SEND_TRIM | SEND_WRITE_ZEROES | SEND_FAST_ZERO
-    }
 }

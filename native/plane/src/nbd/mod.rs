@@ -3,6 +3,7 @@
 
 mod buffer;
 pub mod connection;
+pub mod contexts;
 pub mod execute;
 pub mod handshake;
 pub mod outgoing;

@@ -13,18 +13,20 @@ use crate::export::Lease;
 
 use super::replies::Replies;
 use super::stream::Stream;
-use super::wire::{self, chunk};
+use super::wire::{self, Style, Tag, chunk};
 
 pub struct Outgoing {
     pub stream: Stream,
     /// While anybody holds this, the connection counts as one of its export.
     pub lease: Lease,
-    pub is_structured: bool,
+    pub style: Style,
     queue: Mutex<Queue>,
     outstanding: AtomicUsize,
     outstanding_bytes: AtomicUsize,
     /// The connection's thread waits for completions as such, not only for replies that it has to send.
     is_watched: AtomicBool,
+    /// Nobody waits for replies any more: long requests may stop.
+    is_over: AtomicBool,
     wake: OwnedFd,
 }
 
@@ -43,15 +45,16 @@ impl Queue {
 }
 
 impl Outgoing {
-    pub fn new(stream: Stream, lease: Lease, is_structured: bool) -> rustix::io::Result<Outgoing> {
+    pub fn new(stream: Stream, lease: Lease, style: Style) -> rustix::io::Result<Outgoing> {
         Ok(Outgoing {
             stream,
             lease,
-            is_structured,
+            style,
             queue: Mutex::default(),
             outstanding: AtomicUsize::new(0),
             outstanding_bytes: AtomicUsize::new(0),
             is_watched: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
             wake: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
         })
     }
@@ -69,6 +72,14 @@ impl Outgoing {
     pub fn wake(&self) {
         // Fails only at 2^64 wake-ups nobody looked at.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    pub fn end(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
     }
 
     pub fn outstanding(&self) -> usize {
@@ -194,25 +205,29 @@ impl Outgoing {
         self.stream.release_buffers();
     }
 
-    /// Success without data.
-    pub fn put_done(&self, out: &mut Replies, cookie: u64) {
-        if self.is_structured {
-            out.put(&wire::chunk_header(chunk::DONE, chunk::NONE, cookie, 0));
-        } else {
-            out.put(&wire::simple_reply(cookie, 0));
+    /// Header of one chunk; `length` bytes follow.
+    pub fn put_chunk(&self, out: &mut Replies, flags: u16, kind: u16, tag: Tag, length: u32) {
+        match self.style {
+            Style::Extended => out.put(&wire::extended_chunk_header(flags, kind, tag, length)),
+            _ => out.put(&wire::chunk_header(flags, kind, tag.cookie, length)),
         }
     }
 
-    pub fn put_refusal(&self, out: &mut Replies, cookie: u64, refusal: Refusal) {
-        if !self.is_structured {
-            return out.put(&wire::simple_reply(cookie, refusal.errno as u32));
+    /// Success without data.
+    pub fn put_done(&self, out: &mut Replies, tag: Tag) {
+        if self.style.has_chunks() {
+            self.put_chunk(out, chunk::DONE, chunk::NONE, tag, 0);
+        } else {
+            out.put(&wire::simple_reply(tag.cookie, 0));
         }
-        out.put(&wire::chunk_header(
-            chunk::DONE,
-            chunk::ERROR,
-            cookie,
-            6 + refusal.message.len() as u32,
-        ));
+    }
+
+    pub fn put_refusal(&self, out: &mut Replies, tag: Tag, refusal: Refusal) {
+        if !self.style.has_chunks() {
+            return out.put(&wire::simple_reply(tag.cookie, refusal.errno as u32));
+        }
+        let length = 6 + refusal.message.len() as u32;
+        self.put_chunk(out, chunk::DONE, chunk::ERROR, tag, length);
         out.put(&(refusal.errno as u32).to_be_bytes());
         out.put(&(refusal.message.len() as u16).to_be_bytes());
         out.put(refusal.message.as_bytes());

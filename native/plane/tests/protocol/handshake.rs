@@ -161,7 +161,7 @@ fn malformed_and_unknown_options_are_refused_and_haggling_goes_on() {
         ERR | 3
     );
     // PEEK, STARTTLS, EXTENDED_HEADERS, and one nobody knows.
-    for (kind, error) in [(4, 1), (5, 2), (11, 1), (0xdead, 1)] {
+    for (kind, error) in [(4, 1), (5, 2), (11, 3), (0xdead, 1)] {
         assert_eq!(client.ask(kind, b"some data")[0].kind, ERR | error);
     }
     assert_eq!(client.ask(0xdead, &vec![1; 64 << 10])[0].kind, ERR | 1);

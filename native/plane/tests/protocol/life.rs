@@ -226,11 +226,11 @@ fn nobody_attaches_to_an_export_that_is_gone() {
     let export = table.get("disk").unwrap();
     let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     let socket = std::sync::Arc::new(std::os::fd::OwnedFd::from(ours));
-    assert!(export.attach(1, socket.clone()).is_some());
+    assert!(export.attach(1, socket.clone(), 9).is_some());
     let (done, waiting) = mpsc::channel();
     table.unpublish("disk", Box::new(move || done.send(()).unwrap()));
     waiting.try_recv().unwrap();
-    assert!(export.attach(2, socket).is_none());
+    assert!(export.attach(2, socket, 9).is_none());
 }
 
 #[test]
@@ -278,4 +278,34 @@ fn close_does_not_wait_for_a_client_that_never_stops_asking() {
     assert_eq!(fixture.server.stats().connections, 0);
     writing.join().unwrap();
     reading.join().unwrap();
+}
+
+#[test]
+fn an_export_takes_as_many_connections_as_it_may_and_says_so_to_the_next() {
+    let limits = Limits {
+        export_connections_max: 2,
+        ..Limits::default()
+    };
+    let fixture = fixture_with(limits, 1 << 20);
+    publish_more(&fixture);
+    let mut first = Client::ready(&fixture.path, false);
+    let mut second = Client::ready(&fixture.path, false);
+    for client in [&mut first, &mut second] {
+        assert_eq!(client.errno(0, FLUSH, 0, 0), 0);
+    }
+    let mut third = Client::greeted(&fixture.path);
+    let refused = third.ask(7, &info_data("disk", &[]));
+    assert_eq!((refused.len(), refused[0].kind), (1, ERR | 2));
+    // Asking about it, and other exports, are not concerned.
+    let asked = third.ask(6, &info_data("disk", &[]));
+    assert_eq!(asked.last().unwrap().kind, ACK);
+    let mut other = Client::greeted(&fixture.path);
+    let replies = other.ask(7, &info_data("a-copy", &[]));
+    assert_eq!(replies.last().unwrap().kind, ACK);
+    drop(first);
+    eventually("there is room again", || {
+        third.ask(7, &info_data("disk", &[])).last().unwrap().kind == ACK
+    });
+    assert_eq!(third.errno(0, FLUSH, 0, 0), 0);
+    assert_eq!(second.errno(0, FLUSH, 0, 0), 0);
 }

@@ -10,6 +10,8 @@
 mod support;
 
 mod commands;
+mod contexts;
+mod extended;
 mod handshake;
 mod hostile;
 mod life;

@@ -116,6 +116,20 @@ pub fn request(flags: u16, command: u16, cookie: u64, offset: u64, length: u32) 
     .concat()
 }
 
+/// With extended headers.
+#[allow(dead_code)]
+pub fn extended(flags: u16, command: u16, cookie: u64, offset: u64, length: u64) -> Vec<u8> {
+    [
+        be32(0x21e4_1c71),
+        be16(flags),
+        be16(command),
+        be64(cookie),
+        be64(offset),
+        be64(length),
+    ]
+    .concat()
+}
+
 pub fn option(kind: u32, data: &[u8]) -> Vec<u8> {
     [
         be64(0x4948_4156_454f_5054),
@@ -282,6 +296,33 @@ impl Client {
                 }
             }
             ref other => panic!("not a reply: {other:?}"),
+        }
+    }
+
+    /// One chunk of an extended reply, which must repeat cookie and offset: its flags, kind and payload.
+    #[allow(dead_code)]
+    pub fn extended_chunk(&mut self, cookie: u64, offset: u64) -> (u16, u16, Vec<u8>) {
+        let header = self.take(32);
+        assert_eq!(header[..4], be32(0x6e8a_278c));
+        assert_eq!(header[8..24], [be64(cookie), be64(offset)].concat());
+        let field = |at: usize| u16::from_be_bytes(header[at..at + 2].try_into().unwrap());
+        let length = u64::from_be_bytes(header[24..].try_into().unwrap());
+        (field(4), field(6), self.take(length as usize))
+    }
+
+    /// The error of an extended request without payload; 0: success without data.
+    #[allow(dead_code)]
+    pub fn extended_errno(&mut self, flags: u16, command: u16, offset: u64, length: u64) -> u32 {
+        self.say(&extended(flags, command, 99, offset, length));
+        self.extended_result(99, offset)
+    }
+
+    #[allow(dead_code)]
+    pub fn extended_result(&mut self, cookie: u64, offset: u64) -> u32 {
+        match self.extended_chunk(cookie, offset) {
+            (1, 0, payload) if payload.is_empty() => 0,
+            (1, 0x8001, payload) => u32::from_be_bytes(payload[..4].try_into().unwrap()),
+            other => panic!("a chunk with content: {other:?}"),
         }
     }
 

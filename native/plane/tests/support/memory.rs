@@ -4,8 +4,9 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
 
-use plane::backing::{Backing, Completion, IoError, Patience, Run, ZeroOptions};
+use plane::backing::{Backing, Completion, IoError, Patience, Run, SnapshotId, ZeroOptions};
 use plane::throttle::Throttle;
 
 pub const CHUNK: usize = 65536;
@@ -37,6 +38,8 @@ pub struct Script {
     pub entered: usize,
     /// Threads that wait for `slow` or for the fence.
     pub waiting: usize,
+    /// With what changed since each.
+    pub snapshots: Vec<(SnapshotId, Vec<Range<u64>>)>,
     pub writes: Vec<(u64, usize)>,
     pub flushes: usize,
 }
@@ -74,6 +77,17 @@ impl Memory {
         let result = change(&mut script);
         self.changed.notify_all();
         result
+    }
+
+    #[allow(dead_code)]
+    pub fn held_bytes(&self) -> usize {
+        let is_held = |chunk: &&Chunk| {
+            chunk
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .is_some()
+        };
+        self.chunks.iter().filter(is_held).count() * CHUNK
     }
 
     #[allow(dead_code)]
@@ -165,6 +179,16 @@ impl Memory {
 }
 
 impl Backing for Memory {
+    fn snapshots(&self, _: Instant) -> Vec<SnapshotId> {
+        self.locked().snapshots.iter().map(|(id, _)| *id).collect()
+    }
+
+    fn changed_since(&self, snapshot: SnapshotId, _: Instant) -> Option<Vec<Range<u64>>> {
+        let script = self.locked();
+        let found = script.snapshots.iter().find(|(id, _)| *id == snapshot);
+        found.map(|(_, changed)| changed.clone())
+    }
+
     fn size(&self) -> u64 {
         self.size
     }
