@@ -5,16 +5,19 @@
 import { connect, type Socket } from 'node:net';
 
 export const COMMAND = { read: 0, write: 1, disconnect: 2, flush: 3, trim: 4, cache: 5, zero: 6, status: 7 } as const;
-export const FLAG = { fua: 1, noHole: 2, dontFragment: 4, onlyOne: 8, fastZero: 16 } as const;
+export const FLAG = { fua: 1, noHole: 2, dontFragment: 4, onlyOne: 8, fastZero: 16, payloadLength: 32 } as const;
 export const ERRNO = { permission: 1, io: 5, invalid: 22, noSpace: 28 } as const;
+
+export const OPTION = { list: 3, go: 7, setMetaContext: 10, extendedHeaders: 11 } as const;
 
 const GREETING_BYTES = 18;
 const OPTION_MAGIC = 0x49484156454f5054n;
-const OPTION_GO = 7;
 const REPLY_ACK = 1;
 const REPLY_ERRORS = 0x80000000;
 const REQUEST_MAGIC = 0x25609513;
 const SIMPLE_REPLY_MAGIC = 0x67446698;
+const EXTENDED_REQUEST_MAGIC = 0x21e41c71;
+const EXTENDED_REPLY_MAGIC = 0x6e8a278c;
 const REQUEST_BYTES = 28;
 
 export type Request = {
@@ -44,6 +47,42 @@ export function option(kind: number, data: Buffer): Buffer {
   header.writeUInt32BE(data.length, 12);
   return Buffer.concat([header, data]);
 }
+
+/** With extended headers: 64 bits of length, which is the payload's if `flags` say so. */
+export function extendedRequest(fields: Omit<Request, 'length' | 'magic'> & { readonly length: bigint }): Buffer {
+  const bytes = Buffer.alloc(32);
+  bytes.writeUInt32BE(EXTENDED_REQUEST_MAGIC, 0);
+  bytes.writeUInt16BE(fields.flags ?? 0, 4);
+  bytes.writeUInt16BE(fields.command, 6);
+  bytes.writeBigUInt64BE(fields.cookie ?? 1n, 8);
+  bytes.writeBigUInt64BE(fields.offset ?? 0n, 16);
+  bytes.writeBigUInt64BE(fields.length, 24);
+  return bytes;
+}
+
+/** Data of INFO and GO. */
+export function exportData(exportName: string): Buffer {
+  const name = Buffer.from(exportName);
+  const data = Buffer.alloc(4 + name.length + 2);
+  data.writeUInt32BE(name.length, 0);
+  name.copy(data, 4);
+  return data;
+}
+
+/** Data of SET_META_CONTEXT. */
+export function contextData(exportName: string, queries: readonly string[]): Buffer {
+  const counted = (text: string): Buffer => {
+    const bytes = Buffer.alloc(4 + Buffer.byteLength(text));
+    bytes.writeUInt32BE(bytes.length - 4, 0);
+    bytes.write(text, 4);
+    return bytes;
+  };
+  const count = Buffer.alloc(4);
+  count.writeUInt32BE(queries.length, 0);
+  return Buffer.concat([counted(exportName), count, ...queries.map(counted)]);
+}
+
+export type Chunk = { readonly flags: number; readonly kind: number; readonly payload: Buffer };
 
 export class RawClient implements Disposable {
   readonly #socket: Socket;
@@ -90,18 +129,41 @@ export class RawClient implements Disposable {
   /** In transmission, with simple replies. */
   static async ready(path: string, exportName: string): Promise<RawClient> {
     const client = await RawClient.greeted(path);
-    const name = Buffer.from(exportName);
-    const data = Buffer.alloc(4 + name.length + 2);
-    data.writeUInt32BE(name.length, 0);
-    name.copy(data, 4);
-    client.send(option(OPTION_GO, data));
+    await client.ask(OPTION.go, exportData(exportName));
+    return client;
+  }
+
+  /** In transmission with extended headers; `contexts` get the ids 1, 2 and so on, as far as they exist. */
+  static async extended(path: string, exportName: string, contexts: readonly string[]): Promise<RawClient> {
+    const client = await RawClient.greeted(path);
+    await client.ask(OPTION.extendedHeaders, Buffer.alloc(0));
+    await client.ask(OPTION.setMetaContext, contextData(exportName, contexts));
+    await client.ask(OPTION.go, exportData(exportName));
+    return client;
+  }
+
+  /** One option that must be granted: what is said before the acknowledgement. */
+  async ask(kind: number, data: Buffer): Promise<Buffer[]> {
+    this.send(option(kind, data));
+    const said: Buffer[] = [];
     for (;;) {
-      const header = await client.take(20);
-      const kind = header.readUInt32BE(12);
-      const text = await client.take(header.readUInt32BE(16));
-      if (kind === REPLY_ACK) return client;
-      if (kind >= REPLY_ERRORS) throw new Error(`'${exportName}' was refused: ${text}`);
+      const header = await this.take(20);
+      const reply = header.readUInt32BE(12);
+      const text = await this.take(header.readUInt32BE(16));
+      if (reply === REPLY_ACK) return said;
+      if (reply >= REPLY_ERRORS) throw new Error(`option ${kind} was refused: ${text}`);
+      said.push(text);
     }
+  }
+
+  /** One chunk of an extended reply, which must repeat cookie and offset of its request. */
+  async chunk(cookie: bigint, offset: bigint): Promise<Chunk> {
+    const header = await this.take(32);
+    const repeated = [header.readUInt32BE(0), header.readBigUInt64BE(8), header.readBigUInt64BE(16)];
+    if (repeated[0] !== EXTENDED_REPLY_MAGIC || repeated[1] !== cookie || repeated[2] !== offset)
+      throw new Error(`not the reply to ${cookie}: ${header.toString('hex')}`);
+    const payload = Buffer.from(await this.take(Number(header.readBigUInt64BE(24))));
+    return { flags: header.readUInt16BE(4), kind: header.readUInt16BE(6), payload };
   }
 
   send(bytes: Buffer): void {
