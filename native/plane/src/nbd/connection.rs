@@ -227,7 +227,7 @@ impl Connection {
         }));
     }
 
-    /// An oversized payload: its payload is read and thrown away, then refused. Beyond all reason: the connection ends.
+    /// An oversized payload is read and thrown away, then refused. Beyond all reason: the connection ends.
     fn skip(&mut self, request: &Request) -> Result<(), Closed> {
         if request.length > u64::from(SKIPPED_BYTES_MAX) {
             return Err(Closed);

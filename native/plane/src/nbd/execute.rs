@@ -79,7 +79,7 @@ impl Executor {
         let start = out.len();
         match self.attempt(request, payload, patience, out) {
             Ok(Executed::Partly(done)) => {
-                self.stats.read_bytes += u64::from(done);
+                self.stats.read_bytes += done;
                 Executed::Partly(done)
             }
             Ok(executed) => {

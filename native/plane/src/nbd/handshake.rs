@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
 use super::contexts::{self, ALLOCATION, Changes, Context, ContextKind};
+use super::options::{context_request, info_request};
 use super::stream::Stream;
 use super::tls::{Tls, TlsMode};
 use super::wire::{self, Fields, Style, export_flag, info, option, reply};
@@ -500,35 +501,4 @@ impl Handshake<'_> {
 fn put_context(out: &mut Vec<u8>, option: u32, id: u32, name: &[u8]) {
     let entry = [&id.to_be_bytes(), name].concat();
     wire::put_option_reply(out, option, reply::META_CONTEXT, &entry);
-}
-
-/// Name and wanted information of INFO and GO.
-fn info_request(data: &[u8]) -> Option<(&[u8], Vec<u16>)> {
-    let mut fields = Fields(data);
-    let name = counted_string(&mut fields)?;
-    let count = fields.u16()?;
-    let requests = (0..count)
-        .map(|_| fields.u16())
-        .collect::<Option<Vec<u16>>>()?;
-    fields.0.is_empty().then_some((name, requests))
-}
-
-/// Name and queries of the meta context options.
-fn context_request(data: &[u8]) -> Option<(&[u8], Vec<&[u8]>)> {
-    let mut fields = Fields(data);
-    let name = counted_string(&mut fields)?;
-    let count = fields.u32()?;
-    // As many as the data hold: the count itself is not to be believed.
-    let queries = (0..count)
-        .map(|_| counted_string(&mut fields))
-        .collect::<Option<Vec<&[u8]>>>()?;
-    fields.0.is_empty().then_some((name, queries))
-}
-
-fn counted_string<'a>(fields: &mut Fields<'a>) -> Option<&'a [u8]> {
-    let length = fields.u32()? as usize;
-    if length > NAME_BYTES_MAX {
-        return None;
-    }
-    fields.bytes(length)
 }

@@ -6,6 +6,7 @@ pub mod connection;
 pub mod contexts;
 pub mod execute;
 pub mod handshake;
+mod options;
 pub mod outgoing;
 pub mod replies;
 pub mod stream;
