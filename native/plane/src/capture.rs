@@ -17,6 +17,7 @@ use crate::map::{Entry, LEAF_ENTRIES, Map};
 use crate::sync::Syncs;
 use crate::together::{Group, Member};
 use crate::volume::{Shared, Volume};
+use crate::work::NOBODY;
 
 /// Dirty entries after which a capture is made without anybody asking: bounds memory and the length of a commit.
 pub const DIRTY_MAX: usize = 1 << 17;
@@ -104,7 +105,7 @@ fn hand_in_all(frozen: Option<Vec<(Member, Vec<Change>)>>) {
             closing: None,
         };
         let workers = Arc::clone(&volume.shared.sync_workers);
-        workers.submit(Box::new(move || volume.hand_in(round, &changes)));
+        workers.submit(NOBODY, Box::new(move || volume.hand_in(round, &changes)));
     }
 }
 
@@ -219,7 +220,7 @@ impl Volume {
             return self
                 .shared
                 .sync_workers
-                .submit(Box::new(move || volume.sync_data(slot, waiters)));
+                .submit(NOBODY, Box::new(move || volume.sync_data(slot, waiters)));
         }
         // The last of them comes here again.
         if sync.syncs.is_empty() {
@@ -227,7 +228,7 @@ impl Volume {
             drop(sync);
             self.shared
                 .sync_workers
-                .submit(Box::new(move || volume.round()));
+                .submit(NOBODY, Box::new(move || volume.round()));
         }
     }
 

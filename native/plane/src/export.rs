@@ -132,7 +132,7 @@ struct Names {
     counters: HashMap<usize, (Arc<Counters>, usize)>,
 }
 
-fn identity(backing: &Arc<dyn Backing>) -> usize {
+pub(crate) fn identity(backing: &Arc<dyn Backing>) -> usize {
     Arc::as_ptr(backing).cast::<()>() as usize
 }
 

@@ -19,6 +19,7 @@ use crate::map::EXTENT_BYTES;
 use crate::server::Server;
 use crate::throttle::SpeedLimits;
 use crate::volume::{Shared, Volume};
+use crate::work::NOBODY;
 
 pub struct Plane {
     shared: Arc<Shared>,
@@ -225,25 +226,28 @@ impl Plane {
         work: fn(&crate::file::ExtentFile, u64, u64) -> Result<(), Errno>,
     ) {
         let shared = Arc::clone(&self.shared);
-        self.shared.house_workers.submit(Box::new(move || {
-            let is_inside = first_slot
-                .checked_add(count)
-                .is_some_and(|past| past <= SLOTS_PER_FILE)
-                && count > 0;
-            let result = match shared.files.get(file) {
-                Some(file) if is_inside => work(
-                    &file,
-                    offset_of(first_slot),
-                    u64::from(count) * EXTENT_BYTES,
-                ),
-                Some(_) => Err(Errno::INVAL),
-                None => Err(Errno::NOENT),
-            };
-            shared.link.push(Event::Done {
-                id,
-                errno: result.err().map_or(0, Errno::raw_os_error),
-            });
-        }));
+        self.shared.house_workers.submit(
+            NOBODY,
+            Box::new(move || {
+                let is_inside = first_slot
+                    .checked_add(count)
+                    .is_some_and(|past| past <= SLOTS_PER_FILE)
+                    && count > 0;
+                let result = match shared.files.get(file) {
+                    Some(file) if is_inside => work(
+                        &file,
+                        offset_of(first_slot),
+                        u64::from(count) * EXTENT_BYTES,
+                    ),
+                    Some(_) => Err(Errno::INVAL),
+                    None => Err(Errno::NOENT),
+                };
+                shared.link.push(Event::Done {
+                    id,
+                    errno: result.err().map_or(0, Errno::raw_os_error),
+                });
+            }),
+        );
     }
 
     pub fn drain(&self) -> Vec<Event> {

@@ -47,7 +47,8 @@ struct Inner {
     is_closing: Arc<AtomicBool>,
     connections_total: AtomicU64,
     handshakes_failed: AtomicU64,
-    panics: AtomicU64,
+    /// Of threads that serve clients; each ended its connection.
+    panics: Arc<AtomicU64>,
 }
 
 struct Listener {
@@ -63,14 +64,14 @@ impl Server {
                 limits,
                 table: ExportTable::default(),
                 tls: ArcSwap::default(),
-                io: Workers::new("io", limits.io_threads_max),
+                io: Workers::with_share("io", limits.io_threads_max, limits.io_threads_max * 3 / 4),
                 listeners: Mutex::default(),
                 connections: Mutex::default(),
                 ended: Condvar::new(),
                 is_closing: Arc::default(),
                 connections_total: AtomicU64::new(0),
                 handshakes_failed: AtomicU64::new(0),
-                panics: AtomicU64::new(0),
+                panics: Arc::default(),
             }),
         }
     }
@@ -302,7 +303,8 @@ impl Inner {
         };
         let outgoing = Arc::new(outgoing);
         let executor = Executor::new(Arc::clone(&outgoing), session.contexts.into());
-        Connection::new(executor, Arc::clone(&self.io), Arc::clone(&self.is_closing)).run();
+        let (io, panics) = (Arc::clone(&self.io), Arc::clone(&self.panics));
+        Connection::new(executor, io, panics, Arc::clone(&self.is_closing)).run();
         outgoing.end();
         outgoing.stream.close();
         let _ = rustix::net::shutdown(&**socket, Shutdown::Both);

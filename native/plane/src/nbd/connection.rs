@@ -8,22 +8,25 @@
 mod pace;
 
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::net::RecvFlags;
+use rustix::net::{RecvFlags, Shutdown};
 use rustix::time::Timespec;
 
 use self::pace::Pace;
 use super::buffer::Buffer;
 use super::execute::{Executed, Executor, memory_of};
+use super::handshake::Context;
 use super::outgoing::Outgoing;
 use super::replies::Replies;
 use super::wire::{self, Request, Tag, command};
 use crate::backing::{Entered, Patience};
 use crate::error;
+use crate::export::identity;
 use crate::limits::{
     BATCH_REQUESTS_MAX, IDLE_BUFFERS, OUTSTANDING_BYTES_MAX, OUTSTANDING_MAX, RECEIVE_BYTES,
     REPLIES_BYTES, REQUEST_BYTES_MAX, SKIPPED_BYTES_MAX,
@@ -34,6 +37,7 @@ use crate::work::Workers;
 pub struct Connection {
     executor: Executor,
     io: Arc<Workers>,
+    panics: Arc<AtomicU64>,
     /// The server is closing: what was received is done, nothing more is taken on.
     is_closing: Arc<AtomicBool>,
     /// Empty while idle.
@@ -70,10 +74,16 @@ enum Next {
 }
 
 impl Connection {
-    pub fn new(executor: Executor, io: Arc<Workers>, is_closing: Arc<AtomicBool>) -> Connection {
+    pub fn new(
+        executor: Executor,
+        io: Arc<Workers>,
+        panics: Arc<AtomicU64>,
+        is_closing: Arc<AtomicBool>,
+    ) -> Connection {
         Connection {
             executor,
             io,
+            panics,
             is_closing,
             buffer: Buffer::default(),
             start: 0,
@@ -212,19 +222,20 @@ impl Connection {
         let contexts = Arc::clone(&self.executor.contexts);
         let memory = memory_of(&request);
         outgoing.begin(memory);
-        self.io.submit(Box::new(move || {
-            let mut executor = Executor::new(Arc::clone(&outgoing), contexts);
-            let mut replies = Replies::default();
-            let executed = {
-                let _entered = Entered::new(&*outgoing.lease.export.backing, Patience::Wait);
-                executor.execute(&request, &payload, Patience::Wait, &mut replies)
+        let panics = Arc::clone(&self.panics);
+        let job = move || {
+            let execute = || execute_elsewhere(&outgoing, contexts, &request, &payload);
+            // As on the connection's own thread: a panic ends this connection, and nobody else's.
+            let Ok(replies) = catch_unwind(AssertUnwindSafe(execute)) else {
+                panics.fetch_add(1, Ordering::Relaxed);
+                // Fails only if the client is gone already.
+                let _ = rustix::net::shutdown(outgoing.stream.socket(), Shutdown::Both);
+                return outgoing.complete(&[], memory);
             };
-            outgoing.lease.export.counters.add(&executor.stats);
-            if executed == Executed::ReplyAfterFlush {
-                flush(&outgoing, request.tag());
-            }
             outgoing.complete(replies.bytes(), memory);
-        }));
+        };
+        let owner = identity(&self.executor.outgoing.lease.export.backing);
+        self.io.submit(owner as u64, Box::new(job));
     }
 
     /// An oversized payload is read and thrown away, then refused. Beyond all reason: the connection ends.
@@ -432,6 +443,26 @@ impl Connection {
             }
         }
     }
+}
+
+/// On an io thread, where everything may be waited for.
+fn execute_elsewhere(
+    outgoing: &Arc<Outgoing>,
+    contexts: Arc<[Context]>,
+    request: &Request,
+    payload: &[u8],
+) -> Replies {
+    let mut executor = Executor::new(Arc::clone(outgoing), contexts);
+    let mut replies = Replies::default();
+    let executed = {
+        let _entered = Entered::new(&*outgoing.lease.export.backing, Patience::Wait);
+        executor.execute(request, payload, Patience::Wait, &mut replies)
+    };
+    outgoing.lease.export.counters.add(&executor.stats);
+    if executed == Executed::ReplyAfterFlush {
+        flush(outgoing, request.cookie);
+    }
+    replies
 }
 
 fn is_gone(ready: PollFlags) -> bool {

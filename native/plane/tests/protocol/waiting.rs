@@ -282,3 +282,25 @@ fn the_rest_of_a_long_read_whose_data_are_slow_comes_later_and_holds_nobody_up()
         assert_eq!(payload.len() as u64, 8 + (1 << 20) - first);
     }
 }
+
+/// It took the whole process with it, and every other volume's clients.
+#[test]
+fn a_panic_on_an_io_thread_ends_that_connection_and_is_counted() {
+    let fixture = fixture();
+    fixture.memory.script(|script| script.slow = Some(0..4096));
+    let mut client = Client::ready(&fixture.path, false);
+    client.say(&request(0, READ, 1, 0, 100));
+    fixture.memory.wait_until(|script| script.waiting == 1);
+    let mut other = Client::ready(&fixture.path, false);
+    fixture.memory.script(|script| {
+        script.panics_elsewhere = true;
+        script.slow = None;
+    });
+    client.assert_closed();
+    eventually("counted", || fixture.server.stats().panics == 1);
+    fixture
+        .memory
+        .script(|script| script.panics_elsewhere = false);
+    assert_eq!(other.read(0, 10), vec![0; 10]);
+    fixture.memory.wait_until(|script| script.entered == 0);
+}

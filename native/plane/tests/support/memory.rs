@@ -33,6 +33,8 @@ pub struct Script {
     pub holds_flushes: bool,
     pub failure: Option<IoError>,
     pub panics: bool,
+    /// Only what was held up by `slow`, once it goes on.
+    pub panics_elsewhere: bool,
     pub held_flushes: Vec<Completion>,
     /// Threads between enter and leave.
     pub entered: usize,
@@ -136,6 +138,7 @@ impl Memory {
                 return Err(IoError::WouldBlock);
             }
             script = self.park(script);
+            assert!(!script.panics_elsewhere, "asked to panic");
         }
         script.failure.map_or(Ok(()), Err)
     }
