@@ -10,7 +10,8 @@ const MICROVERSION = 'volume 3.71';
 /** A daemon that answers at all does so much sooner: long work is a status that is asked for, not an open request. */
 const ANSWER_TIMEOUT_MS = 60_000;
 
-const HOW_TO_LOG_IN = 'Give one with --token or QUARRY_TOKEN, or log in with OS_AUTH_URL and the other OS_* variables.';
+const HOW_TO_LOG_IN =
+  'Give a token with --token or QUARRY_TOKEN, or log in with OS_AUTH_URL and the other OS_* variables.';
 
 /** The daemon refused. The sentence is the daemon's own. */
 export class ApiError extends Error {
@@ -110,8 +111,10 @@ export class ApiClient {
       throw new Failure('unreachable', { url: this.url, reason: reasonOf(error) });
     }
     const parsed = answer === '' ? null : parsedOrNull(answer);
-    if (status === 401) throw new ApiError(status, `${this.url} does not accept the token. ${HOW_TO_LOG_IN}`);
-    if (status >= 400) throw new ApiError(status, faultMessage(status, parsed));
+    if (status >= 400) {
+      const message = faultMessage(status, parsed);
+      throw new ApiError(status, status === 401 ? `${message} ${HOW_TO_LOG_IN}` : message);
+    }
     return parsed === null ? null : object(parsed, 'the answer');
   }
 

@@ -75,7 +75,12 @@ describe('an answer of the daemon', () => {
       4,
       'Invalid volume: status must be available.',
     ],
-    [401, '{"error":{"code":401,"message":"Who are you?"}}', 4, 'Who are you?'],
+    [
+      401,
+      '{"error":{"code":401,"title":"Unauthorized","message":"Who are you?"}}',
+      4,
+      'Who are you? Give a token with --token or QUARRY_TOKEN, or log in with OS_AUTH_URL and the other OS_* variables.',
+    ],
     [403, fault('forbidden', 403, 'Not yours.'), 4, 'Not yours.'],
     [404, fault('itemNotFound', 404, 'Volume x could not be found.'), 3, 'Volume x could not be found.'],
     [409, fault('conflictingRequest', 409, 'Taken.'), 4, 'Taken.'],

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { type ApiReply, type Daemon, startDaemon } from '../support/daemon.ts';
 import { KEYSTONE_START_MS, type Keystone, startKeystone, type UserName } from '../support/keystone.ts';
-import type { Output } from '../support/peers.ts';
+import { type Output, tryRun } from '../support/peers.ts';
 import { describeWithPython } from '../support/python.ts';
 import { quarry } from '../support/quarry.ts';
 import { type TempFolder, tempFolder } from '../support/temp.ts';
@@ -164,11 +164,26 @@ await describeWithPython('openstack', 'behind Keystone', (python) => {
     const password = await cli('demo', ['volume', 'list'], { OS_PASSWORD: 'wrong' });
     expect([password.code, password.stderr]).toEqual([4, expect.stringContaining('refuses the credentials')]);
     const nothing = await quarry(['--url', daemon.url, 'volume', 'list']);
-    expect([nothing.code, nothing.stderr]).toEqual([4, expect.stringContaining('does not accept the token')]);
+    expect([nothing.code, nothing.stderr]).toEqual([4, expect.stringContaining('Give a token with --token')]);
     expect((await cli('demo', ['status'])).code).toBe(4);
     expect((await cli('admin', ['status'])).code).toBe(0);
     const region = await cli('demo', ['volume', 'list'], { OS_REGION_NAME: 'Nowhere' });
     expect([region.code, region.stderr]).toEqual([2, expect.stringContaining('in region Nowhere')]);
+  });
+
+  it('the openstack command line works through the catalog', async () => {
+    const openstack = (name: UserName, ...args: string[]): Promise<Output> =>
+      tryRun(python.program('openstack'), args, { env: { ...python.env, ...keystone.env(name) } });
+    const made = await openstack('demo', 'volume', 'create', '--size', '1', '-f', 'json', 'by-openstack');
+    expect([made.code, made.stderr]).toEqual([0, '']);
+    const { id } = JSON.parse(made.stdout);
+    const shown = await openstack('reader', 'volume', 'show', '-f', 'value', '-c', 'name', id);
+    expect([shown.code, shown.stdout]).toEqual([0, 'by-openstack\n']);
+    const refused = await openstack('reader', 'volume', 'set', '--name', 'mine', id);
+    expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining("Policy doesn't allow volume:update")]);
+    expect((await openstack('alt', 'volume', 'show', id)).stderr).toMatch(
+      /No volume found|could not be found|No Volume/,
+    );
   });
 
   it('the daemon logs in with an application credential, and asks the identity service of the catalog', async () => {
