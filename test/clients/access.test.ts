@@ -184,7 +184,8 @@ await describeWithPython('openstack', 'behind Keystone', (python) => {
     expect((await openstack('alt', 'volume', 'show', id)).stderr).toMatch(
       /No volume found|could not be found|No Volume/,
     );
-  });
+    // Four programs that take seconds to start, more on a busy machine.
+  }, 180_000);
 
   it('the daemon logs in with an application credential, and asks the identity service of the catalog', async () => {
     const { userId } = keystone.user('quarry');
