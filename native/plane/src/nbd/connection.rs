@@ -19,8 +19,8 @@ use rustix::time::Timespec;
 
 use self::pace::Pace;
 use super::buffer::Buffer;
+use super::contexts::Context;
 use super::execute::{Executed, Executor, memory_of};
-use super::handshake::Context;
 use super::outgoing::Outgoing;
 use super::replies::Replies;
 use super::wire::{self, Request, Tag, command};
@@ -460,7 +460,7 @@ fn execute_elsewhere(
     };
     outgoing.lease.export.counters.add(&executor.stats);
     if executed == Executed::ReplyAfterFlush {
-        flush(outgoing, request.cookie);
+        flush(outgoing, request.tag());
     }
     replies
 }
