@@ -88,7 +88,12 @@ export function askedOf(
   options: { caller: Caller; minor: number; publicRoot: string | null },
 ): Asked {
   const { caller, minor, publicRoot } = options;
-  return { caller, minor, root: rootOf(request, publicRoot), urlProject: urlProjectOf(request) };
+  return {
+    caller: { ...caller, requestId: request.id },
+    minor,
+    root: rootOf(request, publicRoot),
+    urlProject: urlProjectOf(request),
+  };
 }
 
 /** A parameter of the path. */

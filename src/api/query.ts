@@ -5,6 +5,7 @@
 import type { Compare, Filter, Listing, Order } from '../catalog/listing.ts';
 import type { Asked } from './asked.ts';
 import { badRequest } from './faults.ts';
+import { ALSO_ACCEPTED, type FilteredResource, RESOURCE_FILTERS } from './resource-filters.ts';
 import { booleanOf, INTEGER_MAX } from './schemas.ts';
 
 /** Items per page at most, also where none is asked for. */
@@ -23,6 +24,10 @@ export type Words<Column extends string> = {
   readonly filters: Readonly<Record<string, FilterWord<Column>>>;
   /** Null: sorting by it changes nothing, it is the same for all. */
   readonly sort: Readonly<Record<string, Column | null>>;
+  /** Whose filters a member may use; without it, all of `filters`. */
+  readonly resource?: FilteredResource;
+  /** Of the order where none is asked for; newest first where nothing is said. */
+  readonly defaultDirection?: 'asc' | 'desc';
 };
 
 export type Page<Column extends string> = Listing<Column> & { readonly withCount: boolean };
@@ -64,7 +69,8 @@ export function selectionOf<Column extends string>(
 ): Pick<Listing<Column>, 'projectId' | 'filters'> {
   const everywhere = asked.caller.isAdmin && booleanOf(one(query, 'all_tenants')) === true;
   const filters: Filter<Column>[] = [];
-  for (const name of filterNames(query, asked, words)) {
+  const names = Object.keys(query).filter((name) => !NOT_FILTERS.has(name));
+  for (const name of acceptedNames(names, asked, words)) {
     const text = one(query, name);
     if (text !== undefined) filters.push(...filtersOf({ name, text }, asked, words));
   }
@@ -74,19 +80,22 @@ export function selectionOf<Column extends string>(
 /** Of other projects and their people only administrators may ask. */
 const ADMIN_FILTERS: ReadonlySet<string> = new Set(['project_id', 'tenant_id', 'user_id']);
 
-/**
- * An administrator may filter by anything: by what no object has, nothing matches. For others an unknown word is an
- * error from 3.31, and before that it says nothing.
- */
-function filterNames<Column extends string>(query: Query, asked: Asked, words: Words<Column>): string[] {
-  const names = Object.keys(query).filter((name) => !NOT_FILTERS.has(name));
-  if (asked.caller.isAdmin) return names;
-  const isKnown = (name: string): boolean => {
-    const word = name.endsWith('~') && asked.minor >= 34 ? name.slice(0, -1) : name;
-    return Object.hasOwn(words.filters, word) && !ADMIN_FILTERS.has(word);
-  };
+/** From 3.31 a member's unknown filter is refused, before it was ignored. */
+function acceptedNames<Column extends string>(names: readonly string[], asked: Asked, words: Words<Column>): string[] {
+  const isStrict = asked.minor >= 31;
+  if (isStrict && names.some((name) => /[^\x20-\x7e]/.test(name)))
+    throw badRequest('Filter keys can only contain ASCII characters.');
+  if (asked.caller.isAdmin) return [...names];
+  const { resource } = words;
+  const known: ReadonlySet<string> = new Set(
+    resource === undefined
+      ? Object.keys(words.filters).filter((name) => !ADMIN_FILTERS.has(name))
+      : [...RESOURCE_FILTERS[resource], ...(ALSO_ACCEPTED[resource] ?? [])],
+  );
+  const isKnown = (name: string): boolean =>
+    known.has(asked.minor >= 34 && name.endsWith('~') ? name.slice(0, -1) : name);
   const unknown = names.filter((name) => !isKnown(name));
-  if (unknown.length > 0 && asked.minor >= 31)
+  if (isStrict && unknown.length > 0)
     throw badRequest(`Invalid filters ${unknown.join(',')} are found in query options.`);
   return names.filter(isKnown);
 }
@@ -116,7 +125,7 @@ function wholeNumber(query: Query, name: string, max: number): number | null {
 
 function orderOf<Column extends string>(query: Query, words: Words<Column>): Order<Column>[] {
   const order: Order<Column>[] = [];
-  for (const [name, direction] of sortPairs(query)) {
+  for (const [name, direction] of sortPairs(query, words.defaultDirection ?? 'desc')) {
     if (direction !== 'asc' && direction !== 'desc')
       throw badRequest(`Invalid input received: Unknown sort direction '${direction}', must be 'desc' or 'asc'.`);
     const column = Object.hasOwn(words.sort, name) ? words.sort[name] : undefined;
@@ -131,7 +140,7 @@ function orderOf<Column extends string>(query: Query, words: Words<Column>): Ord
   return order;
 }
 
-function sortPairs(query: Query): [string, string][] {
+function sortPairs(query: Query, defaultDirection: string): [string, string][] {
   const sort = one(query, 'sort');
   const keys = one(query, 'sort_key');
   const directions = one(query, 'sort_dir');
@@ -139,7 +148,11 @@ function sortPairs(query: Query): [string, string][] {
     throw badRequest(
       "Invalid input received: The 'sort_key' and 'sort_dir' parameters are deprecated and cannot be used with the 'sort' parameter.",
     );
-  if (sort === undefined) return [[keys?.trim() || 'created_at', directions?.trim() || 'desc']];
+  const fallback: [string, string] = ['created_at', defaultDirection];
+  if (sort === undefined) {
+    if (keys === undefined && directions === undefined) return [fallback];
+    return [[keys?.trim() || 'created_at', directions?.trim() || 'desc']];
+  }
   const pairs = sort
     .split(',')
     .filter((item) => item.trim() !== '')
@@ -147,7 +160,7 @@ function sortPairs(query: Query): [string, string][] {
       const [key, direction] = item.split(':');
       return [(key ?? '').trim(), direction?.trim() || 'desc'];
     });
-  return pairs.length === 0 ? [['created_at', 'desc']] : pairs;
+  return pairs.length === 0 ? [fallback] : pairs;
 }
 
 function filtersOf<Column extends string>(

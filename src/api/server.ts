@@ -14,6 +14,7 @@ import { describeRoutes, openApiRoutes } from './openapi.ts';
 import { type Limiter, limitRates, type RateLimits } from './rate-limits.ts';
 import { basicRoutes } from './routes/basics.ts';
 import { hostRoutes } from './routes/hosts.ts';
+import { messageRoutes } from './routes/messages.ts';
 import { metadataRoutes } from './routes/metadata.ts';
 import { qosRoutes } from './routes/qos-specs.ts';
 import { quarryRoutes, scrapeRoute } from './routes/quarry.ts';
@@ -107,6 +108,7 @@ const ROUTES = [
   basicRoutes,
   serviceRoutes,
   hostRoutes,
+  messageRoutes,
   quarryRoutes,
 ] as const;
 

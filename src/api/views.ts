@@ -127,7 +127,7 @@ export function snapshotView(asked: Asked, { row, metadata }: Snapshot, { isFull
 /** A link to the next page, where this one is full. */
 export function nextLink(
   request: FastifyRequest,
-  page: { collection: string; limit: number; items: readonly { readonly id?: unknown }[] },
+  page: { collection: string; linksKey?: string; limit: number; items: readonly { readonly id?: unknown }[] },
 ): Json {
   const last = page.items.at(-1);
   if (page.limit === 0 || last === undefined || page.items.length < Math.min(page.limit, PAGE_MAX)) return {};
@@ -136,7 +136,7 @@ export function nextLink(
   parameters.delete('offset');
   parameters.set('marker', String(last.id));
   const href = `${request.asked.root}${path}?${parameters}`;
-  return { [`${page.collection}_links`]: [{ rel: 'next', href }] };
+  return { [page.linksKey ?? `${page.collection}_links`]: [{ rel: 'next', href }] };
 }
 
 export function quotaView(limits: ReadonlyMap<string, number>): Json {

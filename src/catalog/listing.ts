@@ -2,8 +2,15 @@
  * One page of a listing: filters, order and a marker, turned into conditions that an index can serve (keyset, no
  * offset scan where a marker is given). It knows columns, not what they mean.
  */
-import { type ExpressionBuilder, type ExpressionWrapper, type RawBuilder, type SqlBool, sql } from 'kysely';
-import type { Schema } from './schema.ts';
+import {
+  type ExpressionBuilder,
+  type ExpressionWrapper,
+  type RawBuilder,
+  type Selectable,
+  type SqlBool,
+  sql,
+} from 'kysely';
+import type { Reader, Schema } from './schema.ts';
 
 type Value = string | number | null;
 
@@ -28,12 +35,20 @@ export type Listing<Column extends string> = {
   readonly limit: number;
 };
 
-type Builder = ExpressionBuilder<Schema, 'volumes' | 'snapshots'>;
-type Condition = ExpressionWrapper<Schema, 'volumes' | 'snapshots', SqlBool>;
+export type ListedTable =
+  | 'volumes'
+  | 'snapshots'
+  | 'messages'
+  | 'transfers'
+  | 'groups'
+  | 'group_snapshots'
+  | 'group_types';
+type Builder = ExpressionBuilder<Schema, ListedTable>;
+type Condition = ExpressionWrapper<Schema, ListedTable, SqlBool>;
 
 /** What rows must fulfil, without the page. */
 export function matching<Column extends string>(
-  table: 'volumes' | 'snapshots',
+  table: ListedTable,
   listing: Pick<Listing<Column>, 'projectId' | 'filters'>,
 ): (builder: Builder) => Condition {
   return (builder) => {
@@ -69,12 +84,32 @@ function filtered<Column extends string>(builder: Builder, table: string, filter
   }
 }
 
+/** One page of rows; null when the marker is unknown. */
+export async function listPage<Table extends ListedTable, Column extends string>(
+  reader: Reader,
+  table: Table,
+  listing: Listing<Column>,
+): Promise<Selectable<Schema[Table]>[] | null> {
+  // One table stands for all: they share the columns a page is made of, and the conditions name the table themselves.
+  const rows = reader.selectFrom(table as 'volumes');
+  let query = rows.selectAll().where(matching(table, listing));
+  if (listing.marker !== null) {
+    const marker = await rows.selectAll().where('id', '=', listing.marker).executeTakeFirst();
+    if (!isListed(marker, listing)) return null;
+    query = query.where(after(table, listing.order, marker));
+  }
+  for (const { column, descending } of listing.order)
+    query = query.orderBy(column as 'id', descending ? 'desc' : 'asc');
+  const found: unknown[] = await query.limit(listing.limit).offset(listing.offset).execute();
+  return found as Selectable<Schema[Table]>[];
+}
+
 /** Columns without a value in some rows. For the others the conditions stay simple enough for an index. */
-const NULLABLE = new Set<string>(['name', 'description', 'updated_at', 'snapshot_id', 'source_volume_id']);
+const NULLABLE = new Set<string>(['name', 'description', 'updated_at', 'snapshot_id', 'source_volume_id', 'group_id']);
 
 /** The rows that come after `marker` in this order. Nulls sort lowest. */
 export function after<Column extends string>(
-  table: 'volumes' | 'snapshots',
+  table: ListedTable,
   order: readonly Order<Column>[],
   marker: Readonly<Record<string, Value>>,
 ): (builder: Builder) => Condition {

@@ -5,12 +5,14 @@
 import { type Kysely, sql } from 'kysely';
 import { volumes } from './migrations/0001-volumes.ts';
 import { types } from './migrations/0002-types.ts';
+import { groups } from './migrations/0004-groups.ts';
 
 type Migration = { readonly name: string; readonly up: (db: Kysely<unknown>) => Promise<void> };
 
 export const MIGRATIONS: readonly Migration[] = [
   { name: '0001-volumes', up: volumes },
   { name: '0002-types', up: types },
+  { name: '0004-groups', up: groups },
 ];
 
 /** Brings a catalog to the newest shape; returns what is there that this program does not know. */

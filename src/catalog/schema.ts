@@ -27,6 +27,7 @@ type VolumeTable = {
   read_only: number | null;
   created_at: number;
   updated_at: number | null;
+  group_id: string | null;
 };
 
 type SnapshotTable = {
@@ -45,6 +46,8 @@ type SnapshotTable = {
   availability_zone: string;
   created_at: number;
   updated_at: number | null;
+  /** Set: it is part of a snapshot of a group and goes with that. */
+  group_snapshot_id: string | null;
 };
 
 type MetadataTable = {
@@ -136,6 +139,81 @@ type TaskTable = {
   /** Order of acceptance, also across restarts. */
   created_at: number;
   updated_at: number;
+  /** The request that asked for it. */
+  request_id: string | null;
+};
+
+type MessageTable = {
+  id: string;
+  project_id: string;
+  request_id: string | null;
+  event_id: string;
+  user_message: string;
+  message_level: 'ERROR' | 'WARNING' | 'INFO';
+  resource_type: string;
+  resource_uuid: string;
+  created_at: number;
+  expires_at: number;
+};
+
+type TransferTable = {
+  id: string;
+  /** Of the donor. */
+  project_id: string;
+  volume_id: string;
+  name: string | null;
+  salt: string;
+  /** The key itself is nowhere. */
+  key_hash: string;
+  no_snapshots: number;
+  created_at: number;
+};
+
+type GroupTypeTable = {
+  id: string;
+  name: string;
+  description: string | null;
+  is_public: number;
+  /** JSON object of strings. */
+  group_specs: string;
+  created_at: number;
+  updated_at: number | null;
+};
+
+type GroupTable = {
+  id: string;
+  project_id: string;
+  user_id: string;
+  name: string | null;
+  description: string | null;
+  status: string;
+  previous_status: string | null;
+  failure: string | null;
+  availability_zone: string;
+  group_type_id: string;
+  /** What it was made from. */
+  group_snapshot_id: string | null;
+  source_group_id: string | null;
+  created_at: number;
+  updated_at: number | null;
+};
+
+/** Which volume types a group takes. */
+type GroupVolumeTypeTable = { group_id: string; type_id: string };
+
+type GroupSnapshotTable = {
+  id: string;
+  project_id: string;
+  user_id: string;
+  group_id: string;
+  group_type_id: string;
+  name: string | null;
+  description: string | null;
+  status: string;
+  previous_status: string | null;
+  failure: string | null;
+  created_at: number;
+  updated_at: number | null;
 };
 
 type AppliedMigrationTable = { name: string; applied_at: number };
@@ -156,6 +234,12 @@ export type Schema = {
   quotas: QuotaTable;
   tasks: TaskTable;
   applied_migrations: AppliedMigrationTable;
+  messages: MessageTable;
+  transfers: TransferTable;
+  group_types: GroupTypeTable;
+  groups: GroupTable;
+  group_volume_types: GroupVolumeTypeTable;
+  group_snapshots: GroupSnapshotTable;
 };
 
 export type VolumeRow = Readonly<Selectable<VolumeTable>>;
@@ -167,6 +251,11 @@ export type DefaultTypeRow = Readonly<Selectable<DefaultTypeTable>>;
 export type QosSpecRow = Readonly<Selectable<QosSpecTable>>;
 export type ServiceRow = Readonly<Selectable<ServiceTable>>;
 export type TaskRow = Readonly<Selectable<TaskTable>>;
+export type MessageRow = Readonly<Selectable<MessageTable>>;
+export type TransferRow = Readonly<Selectable<TransferTable>>;
+export type GroupTypeRow = Readonly<Selectable<GroupTypeTable>>;
+export type GroupRow = Readonly<Selectable<GroupTable>>;
+export type GroupSnapshotRow = Readonly<Selectable<GroupSnapshotTable>>;
 export type NewVolumeRow = Readonly<Insertable<VolumeTable>>;
 export type NewSnapshotRow = Readonly<Insertable<SnapshotTable>>;
 

@@ -2,7 +2,7 @@
  * Rows of snapshots: found, listed, counted, written. What may be done with one is not known here.
  */
 import { sql } from 'kysely';
-import { after, isListed, type Listing, matching } from './listing.ts';
+import { type Listing, listPage, matching } from './listing.ts';
 import type { NewSnapshotRow, Reader, SnapshotRow, Writer } from './schema.ts';
 import type { Totals } from './volumes.ts';
 
@@ -18,7 +18,8 @@ export type SnapshotColumn =
   | 'user_id'
   | 'progress'
   | 'created_at'
-  | 'updated_at';
+  | 'updated_at'
+  | 'group_snapshot_id';
 
 export async function findSnapshot(reader: Reader, id: string): Promise<SnapshotRow | undefined> {
   return reader.selectFrom('snapshots').selectAll().where('id', '=', id).executeTakeFirst();
@@ -47,14 +48,7 @@ export async function removeSnapshot(writer: Writer, id: string): Promise<void> 
 
 /** Null when the marker is unknown. */
 export async function listSnapshots(reader: Reader, listing: Listing<SnapshotColumn>): Promise<SnapshotRow[] | null> {
-  let query = reader.selectFrom('snapshots').selectAll('snapshots').where(matching('snapshots', listing));
-  if (listing.marker !== null) {
-    const marker = await findSnapshot(reader, listing.marker);
-    if (!isListed(marker, listing)) return null;
-    query = query.where(after('snapshots', listing.order, marker));
-  }
-  for (const { column, descending } of listing.order) query = query.orderBy(column, descending ? 'desc' : 'asc');
-  return query.limit(listing.limit).offset(listing.offset).execute();
+  return listPage(reader, 'snapshots', listing);
 }
 
 export async function totalSnapshots(

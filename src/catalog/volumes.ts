@@ -3,7 +3,7 @@
  * two racing requests one finds no row. Which changes are allowed is not known here.
  */
 import { sql } from 'kysely';
-import { after, isListed, type Listing, matching } from './listing.ts';
+import { type Listing, listPage, matching } from './listing.ts';
 import type { NewVolumeRow, Reader, VolumeRow, Writer } from './schema.ts';
 
 export type VolumeColumn =
@@ -20,7 +20,8 @@ export type VolumeColumn =
   | 'project_id'
   | 'user_id'
   | 'created_at'
-  | 'updated_at';
+  | 'updated_at'
+  | 'group_id';
 
 export async function findVolume(reader: Reader, id: string): Promise<VolumeRow | undefined> {
   return reader.selectFrom('volumes').selectAll().where('id', '=', id).executeTakeFirst();
@@ -58,14 +59,7 @@ export async function removeVolume(writer: Writer, id: string): Promise<void> {
 
 /** Null when the marker is unknown. */
 export async function listVolumes(reader: Reader, listing: Listing<VolumeColumn>): Promise<VolumeRow[] | null> {
-  let query = reader.selectFrom('volumes').selectAll('volumes').where(matching('volumes', listing));
-  if (listing.marker !== null) {
-    const marker = await findVolume(reader, listing.marker);
-    if (!isListed(marker, listing)) return null;
-    query = query.where(after('volumes', listing.order, marker));
-  }
-  for (const { column, descending } of listing.order) query = query.orderBy(column, descending ? 'desc' : 'asc');
-  return query.limit(listing.limit).offset(listing.offset).execute();
+  return listPage(reader, 'volumes', listing);
 }
 
 export type Totals = { readonly count: number; readonly sizeGib: number };

@@ -17,6 +17,8 @@ export type Caller = {
   readonly isAdmin: boolean;
   /** The request came with a valid service token: another OpenStack service acts for the user. */
   readonly isService: boolean;
+  /** Of the request, where there is one. */
+  readonly requestId?: string;
 };
 
 /** The least role that may. What is not in the table is not a rule: a misspelt one does not compile. */
@@ -96,6 +98,9 @@ export const POLICY = {
   /** Ours: they show what belongs to no project. */
   'quarry:status': 'admin',
   'quarry:metrics': 'admin',
+  'message:get_all': 'reader',
+  'message:get': 'reader',
+  'message:delete': 'member',
 } as const satisfies Record<string, Role>;
 export type Rule = keyof typeof POLICY;
 

@@ -64,7 +64,12 @@ export async function createSnapshot(control: Control, caller: Caller, wanted: N
     });
     await mergeMetadata(writer, { id: inserted.id, scope: 'user' }, wanted.metadata);
     const args = { snapshotId: inserted.id, volumeId };
-    const accepted = await control.tasks.accept(writer, { kind: 'create-snapshot', subject: inserted.id, args });
+    const accepted = await control.tasks.accept(writer, {
+      kind: 'create-snapshot',
+      subject: inserted.id,
+      args,
+      caller,
+    });
     return { row: inserted, task: accepted };
   });
   control.tasks.start(task);
@@ -126,7 +131,7 @@ export async function deleteSnapshot(
     const action = force ? 'force-delete' : 'delete';
     await begin(writer, { table: 'snapshots', id, action, nowUs: control.nowUs() });
     const args = { snapshotId: id, volumeId: row.volume_id };
-    return control.tasks.accept(writer, { kind: 'delete-snapshot', subject: id, args });
+    return control.tasks.accept(writer, { kind: 'delete-snapshot', subject: id, args, caller });
   });
   control.tasks.start(task);
 }

@@ -7,6 +7,7 @@ import { Failure } from '../base/errors.ts';
 import type { TaskRow, Writer } from '../catalog/schema.ts';
 import { forgetOldFailures, insertTask, removeTask, unfinishedTasks, updateTask } from '../catalog/tasks.ts';
 import type { Control } from './control.ts';
+import type { Caller } from './policy.ts';
 import type { Locks, TaskKind } from './tasks/kind.ts';
 import { KINDS, type TaskArgs, type TaskKindName } from './tasks/kinds.ts';
 
@@ -36,7 +37,7 @@ export class Tasks {
   /** Part of the write that accepts the work. The task begins with `start`, after that write. */
   async accept<Name extends TaskKindName>(
     writer: Writer,
-    order: { kind: Name; subject: string; args: TaskArgs[Name] },
+    order: { kind: Name; subject: string; args: TaskArgs[Name]; caller?: Caller },
   ): Promise<Task> {
     const nowUs = this.#control.nowUs();
     const row: TaskRow = {
@@ -50,6 +51,7 @@ export class Tasks {
       subject: order.subject,
       created_at: nowUs,
       updated_at: nowUs,
+      request_id: order.caller?.requestId ?? null,
     };
     await insertTask(writer, row);
     return decode(row);
@@ -130,7 +132,7 @@ export class Tasks {
         await kind.done(this.#control, writer, args);
         await removeTask(writer, row.id);
       } else {
-        await kind.failed(this.#control, writer, args, failure.message);
+        await kind.failed(this.#control, writer, args, failure.message, row.request_id);
         const nowUs = this.#control.nowUs();
         await updateTask(writer, row.id, { state: 'failed', failure: failure.message, updated_at: nowUs });
       }

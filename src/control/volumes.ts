@@ -92,7 +92,7 @@ export async function createVolume(control: Control, caller: Caller, wanted: New
     });
     await mergeMetadata(writer, { id: row.id, scope: 'user' }, wanted.metadata);
     const args = { volumeId: row.id, sizeGib, sourceId: wanted.source?.id ?? null };
-    const task = await control.tasks.accept(writer, { kind: 'create-volume', subject: row.id, args });
+    const task = await control.tasks.accept(writer, { kind: 'create-volume', subject: row.id, args, caller });
     return { row, task, typeName: type.name };
   });
   control.tasks.start(accepted.task);
@@ -245,7 +245,7 @@ export async function deleteVolume(
     for (const snapshot of snapshots) await begin(writer, { table: 'snapshots', id: snapshot.id, action, nowUs });
     await begin(writer, { table: 'volumes', id, action, nowUs });
     const args = { volumeId: id, name: row.name, snapshotIds: snapshots.map((snapshot) => snapshot.id) };
-    return control.tasks.accept(writer, { kind: 'delete-volume', subject: id, args });
+    return control.tasks.accept(writer, { kind: 'delete-volume', subject: id, args, caller });
   });
   control.tasks.start(task);
 }
@@ -290,7 +290,7 @@ export async function extendVolume(
     });
     await updateRow(writer, id, { target_size_gib: sizeGib });
     const args = { volumeId: id, sizeGib };
-    return control.tasks.accept(writer, { kind: 'extend-volume', subject: id, args });
+    return control.tasks.accept(writer, { kind: 'extend-volume', subject: id, args, caller });
   });
   control.tasks.start(task);
 }
@@ -319,7 +319,7 @@ export async function revertVolume(
     await begin(writer, { table: 'volumes', id, action: 'revert', nowUs });
     await begin(writer, { table: 'snapshots', id: snapshotId, action: 'revert', nowUs });
     const args = { volumeId: id, snapshotId };
-    return control.tasks.accept(writer, { kind: 'revert-volume', subject: id, args });
+    return control.tasks.accept(writer, { kind: 'revert-volume', subject: id, args, caller });
   });
   control.tasks.start(task);
 }

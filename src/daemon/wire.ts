@@ -8,12 +8,14 @@ import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { buildServer, type Server } from '../api/server.ts';
 import type { BackendEvent, VolumeBackend } from '../backend/backend.ts';
+import { realClock } from '../base/clock.ts';
 import { Failure } from '../base/errors.ts';
 import type { RootLog } from '../base/log.ts';
 import { openMetrics } from '../base/metrics.ts';
 import { openSqliteCatalog } from '../catalog/sqlite.ts';
 import { Control } from '../control/control.ts';
 import type { ConnectionLimits, TlsOptions } from '../native/plane.ts';
+import { MESSAGE_SWEEP_MS, removeExpiredMessages } from '../control/messages.ts';
 import { openAccess } from './access.ts';
 import type { Config } from './config.ts';
 import type { Access } from './config-access.ts';
@@ -109,12 +111,16 @@ export async function wire({ config, log, version, createBackend, onFatal }: Wir
         ...(access !== null && { authenticator: access.authenticator }),
       });
       await server.ready();
+      const stopSweeping = realClock.every(MESSAGE_SWEEP_MS, () => {
+        removeExpiredMessages(running).catch((error: unknown) => log.warn({ err: error }, 'old messages stay for now'));
+      });
       return {
         control: running,
         server,
         setTls: async (options) => backend.setTls?.(options),
         setAccess: (again) => access?.reload(again),
         async close() {
+          stopSweeping();
           await server.close();
           await access?.authenticator.close();
           await running.close();

@@ -34,6 +34,8 @@ export type WorldOptions = {
   readonly aroundBackend?: (backend: MemoryBackend) => VolumeBackend & { nbdAddresses: readonly string[] };
   readonly aroundCatalog?: (catalog: Catalog) => Catalog;
   readonly log?: RootLog;
+  /** Milliseconds since 1970; the real ones where absent. */
+  readonly now?: () => number;
   /** Not started: as found on disk. */
   readonly isStarted?: boolean;
 };
@@ -77,7 +79,7 @@ export class World {
         publishAll: true,
       },
       newId: randomUUID,
-      now: Date.now,
+      now: options.now ?? Date.now,
       pause: async () => {},
     });
     this.backend.onEvent((event) => void control.backendEvent(event));

@@ -6,6 +6,7 @@ import { Failure } from '../../base/errors.ts';
 import { isZoneAvailable } from '../../control/services.ts';
 import { param } from '../asked.ts';
 import { one, type Query } from '../query.ts';
+import { RESOURCE_FILTERS } from '../resource-filters.ts';
 import type { RouteContext } from '../server.ts';
 import type { Json } from '../views.ts';
 
@@ -36,30 +37,6 @@ const EXTENSIONS = [
   ['scheduler-stats', 'Scheduler_stats', 'Statistics of pools.'],
   ['OS-SCH-HNT', 'SchedulerHints', 'Hints for the scheduler, accepted and ignored.'],
 ] as const;
-
-const RESOURCE_FILTERS: Readonly<Record<string, readonly string[]>> = {
-  volume: [
-    'name',
-    'status',
-    'metadata',
-    'bootable',
-    'migration_status',
-    'availability_zone',
-    'group_id',
-    'size',
-    'created_at',
-    'updated_at',
-    'consumes_quota',
-  ],
-  snapshot: ['name', 'status', 'volume_id', 'metadata', 'availability_zone', 'consumes_quota'],
-  backup: ['name', 'status', 'volume_id'],
-  group: ['name'],
-  group_snapshot: ['name', 'status', 'group_id'],
-  attachment: ['volume_id', 'status', 'instance_id', 'attach_status'],
-  message: ['resource_uuid', 'resource_type', 'event_id', 'request_id', 'message_level'],
-  pool: ['name', 'volume_type'],
-  volume_type: ['is_public', 'extra_specs'],
-};
 
 export function basicRoutes(app: FastifyInstance, { control }: RouteContext): void {
   const { availabilityZone } = control.settings;

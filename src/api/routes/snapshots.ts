@@ -23,6 +23,7 @@ import { type Action, action, perform } from './volume-actions.ts';
 import { trimmed } from './volumes.ts';
 
 const WORDS: Words<SnapshotColumn> = {
+  resource: 'snapshot',
   filters: {
     id: { kind: 'text', column: 'id' },
     name: { kind: 'text', column: 'name' },

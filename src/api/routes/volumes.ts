@@ -36,6 +36,7 @@ import { nextLink, volumeSummary, volumeView } from '../views.ts';
 const STRICT_SINCE = 53;
 
 const WORDS: Words<VolumeColumn> = {
+  resource: 'volume',
   filters: {
     id: { kind: 'text', column: 'id' },
     name: { kind: 'text', column: 'name' },

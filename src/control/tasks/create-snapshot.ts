@@ -3,6 +3,7 @@
  */
 import { Type } from 'typebox';
 import { updateSnapshot } from '../../catalog/snapshots.ts';
+import { noteFailure } from '../messages.ts';
 import { finish } from '../states.ts';
 import { taskKind } from './kind.ts';
 
@@ -22,10 +23,19 @@ export const createSnapshotTask = taskKind(CreateSnapshotArgs, {
     await finish(writer, { table: 'snapshots', id: snapshotId, action: 'create', nowUs, outcome: 'done' });
   },
 
-  async failed(control, writer, { snapshotId }, reason) {
+  async failed(control, writer, { snapshotId }, reason, requestId) {
     const nowUs = control.nowUs();
     await finish(writer, { table: 'snapshots', id: snapshotId, action: 'create', nowUs, outcome: 'failed' });
-    await updateSnapshot(writer, snapshotId, { failure: reason });
+    const row = await updateSnapshot(writer, snapshotId, { failure: reason });
+    if (row === undefined) return;
+    await noteFailure(control, writer, {
+      projectId: row.project_id,
+      resource: 'VOLUME_SNAPSHOT',
+      resourceId: snapshotId,
+      action: 'create_snapshot',
+      detail: 'snapshot_create_failed',
+      requestId,
+    });
   },
 
   async after() {},

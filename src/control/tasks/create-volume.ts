@@ -7,6 +7,7 @@ import { Failure } from '../../base/errors.ts';
 import { updateVolume } from '../../catalog/volumes.ts';
 import { type Control, GIB } from '../control.ts';
 import { applyLimits } from '../limits.ts';
+import { noteFailure } from '../messages.ts';
 import { requirePlace } from '../placement.ts';
 import { finish } from '../states.ts';
 import { taskKind } from './kind.ts';
@@ -37,10 +38,19 @@ export const createVolumeTask = taskKind(CreateVolumeArgs, {
     await finish(writer, { table: 'volumes', id: volumeId, action: 'create', nowUs, outcome: 'done' });
   },
 
-  async failed(control, writer, { volumeId }, reason) {
+  async failed(control, writer, { volumeId }, reason, requestId) {
     const nowUs = control.nowUs();
     await finish(writer, { table: 'volumes', id: volumeId, action: 'create', nowUs, outcome: 'failed' });
-    await updateVolume(writer, volumeId, { failure: reason });
+    const row = await updateVolume(writer, volumeId, { failure: reason });
+    if (row === undefined) return;
+    await noteFailure(control, writer, {
+      projectId: row.project_id,
+      resource: 'VOLUME',
+      resourceId: volumeId,
+      action: 'create_volume',
+      detail: 'create_failed',
+      requestId,
+    });
   },
 
   async after(control, { volumeId }) {

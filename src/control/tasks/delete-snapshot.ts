@@ -3,6 +3,7 @@
  */
 import { Type } from 'typebox';
 import { removeSnapshot, updateSnapshot } from '../../catalog/snapshots.ts';
+import { noteFailure } from '../messages.ts';
 import { finish } from '../states.ts';
 import { taskKind } from './kind.ts';
 
@@ -20,10 +21,19 @@ export const deleteSnapshotTask = taskKind(DeleteSnapshotArgs, {
     await removeSnapshot(writer, snapshotId);
   },
 
-  async failed(control, writer, { snapshotId }, reason) {
+  async failed(control, writer, { snapshotId }, reason, requestId) {
     const nowUs = control.nowUs();
     await finish(writer, { table: 'snapshots', id: snapshotId, action: 'delete', nowUs, outcome: 'failed' });
-    await updateSnapshot(writer, snapshotId, { failure: reason });
+    const row = await updateSnapshot(writer, snapshotId, { failure: reason });
+    if (row === undefined) return;
+    await noteFailure(control, writer, {
+      projectId: row.project_id,
+      resource: 'VOLUME_SNAPSHOT',
+      resourceId: snapshotId,
+      action: 'delete_snapshot',
+      detail: 'snapshot_delete_failed',
+      requestId,
+    });
   },
 
   async after() {},

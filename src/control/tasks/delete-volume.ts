@@ -4,6 +4,7 @@
 import { Type } from 'typebox';
 import { removeSnapshot, updateSnapshot } from '../../catalog/snapshots.ts';
 import { findVolume, removeVolume, updateVolume } from '../../catalog/volumes.ts';
+import { noteFailure } from '../messages.ts';
 import { finish } from '../states.ts';
 import { taskKind } from './kind.ts';
 
@@ -30,7 +31,7 @@ export const deleteVolumeTask = taskKind(DeleteVolumeArgs, {
     await removeVolume(writer, volumeId);
   },
 
-  async failed(control, writer, { volumeId, snapshotIds }, reason) {
+  async failed(control, writer, { volumeId, snapshotIds }, reason, requestId) {
     const nowUs = control.nowUs();
     for (const id of snapshotIds) {
       await finish(writer, { table: 'snapshots', id, action: 'delete', nowUs, outcome: 'failed' });
@@ -38,7 +39,16 @@ export const deleteVolumeTask = taskKind(DeleteVolumeArgs, {
     }
     if ((await findVolume(writer, volumeId)) === undefined) return;
     await finish(writer, { table: 'volumes', id: volumeId, action: 'delete', nowUs, outcome: 'failed' });
-    await updateVolume(writer, volumeId, { failure: reason });
+    const row = await updateVolume(writer, volumeId, { failure: reason });
+    if (row === undefined) return;
+    await noteFailure(control, writer, {
+      projectId: row.project_id,
+      resource: 'VOLUME',
+      resourceId: volumeId,
+      action: 'delete_volume',
+      detail: 'unknown',
+      requestId,
+    });
   },
 
   async after(control, { name }) {

@@ -4,6 +4,7 @@
 import { Type } from 'typebox';
 import { updateVolume } from '../../catalog/volumes.ts';
 import { GIB } from '../control.ts';
+import { noteFailure } from '../messages.ts';
 import { finish } from '../states.ts';
 import { taskKind } from './kind.ts';
 
@@ -22,10 +23,19 @@ export const extendVolumeTask = taskKind(ExtendVolumeArgs, {
     await finish(writer, { table: 'volumes', id: volumeId, action: 'extend', nowUs, outcome: 'done' });
   },
 
-  async failed(control, writer, { volumeId }, reason) {
+  async failed(control, writer, { volumeId }, reason, requestId) {
     const nowUs = control.nowUs();
-    await updateVolume(writer, volumeId, { target_size_gib: null, failure: reason });
+    const row = await updateVolume(writer, volumeId, { target_size_gib: null, failure: reason });
     await finish(writer, { table: 'volumes', id: volumeId, action: 'extend', nowUs, outcome: 'failed' });
+    if (row === undefined) return;
+    await noteFailure(control, writer, {
+      projectId: row.project_id,
+      resource: 'VOLUME',
+      resourceId: volumeId,
+      action: 'extend_volume',
+      detail: 'extend_failed',
+      requestId,
+    });
   },
 
   async after(control, { volumeId }) {

@@ -17,7 +17,7 @@ export interface TaskKind<Args = unknown> {
   run(control: Control, args: Args): Promise<void>;
   /** Its end in the catalog, in the commit that removes the task. */
   done(control: Control, writer: Writer, args: Args): Promise<void>;
-  failed(control: Control, writer: Writer, args: Args, reason: string): Promise<void>;
+  failed(control: Control, writer: Writer, args: Args, reason: string, requestId: string | null): Promise<void>;
   /** What follows from the end and is repeated at every start anyway. */
   after(control: Control, args: Args): Promise<void>;
 }
@@ -37,7 +37,8 @@ export function taskKind<Schema extends TSchema>(
     locks: (args) => kind.locks(decoded(args)),
     run: (control, args) => kind.run(control, decoded(args)),
     done: (control, writer, args) => kind.done(control, writer, decoded(args)),
-    failed: (control, writer, args, reason) => kind.failed(control, writer, decoded(args), reason),
+    failed: (control, writer, args, reason, requestId) =>
+      kind.failed(control, writer, decoded(args), reason, requestId),
     after: (control, args) => kind.after(control, decoded(args)),
   };
 }

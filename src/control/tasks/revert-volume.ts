@@ -3,6 +3,7 @@
  */
 import { Type } from 'typebox';
 import { updateVolume } from '../../catalog/volumes.ts';
+import { noteFailure } from '../messages.ts';
 import { finish } from '../states.ts';
 import { taskKind } from './kind.ts';
 
@@ -21,11 +22,20 @@ export const revertVolumeTask = taskKind(RevertVolumeArgs, {
     await finish(writer, { table: 'snapshots', id: snapshotId, action: 'revert', nowUs, outcome: 'done' });
   },
 
-  async failed(control, writer, { volumeId, snapshotId }, reason) {
+  async failed(control, writer, { volumeId, snapshotId }, reason, requestId) {
     const nowUs = control.nowUs();
     await finish(writer, { table: 'volumes', id: volumeId, action: 'revert', nowUs, outcome: 'failed' });
-    await updateVolume(writer, volumeId, { failure: reason });
+    const row = await updateVolume(writer, volumeId, { failure: reason });
     await finish(writer, { table: 'snapshots', id: snapshotId, action: 'revert', nowUs, outcome: 'failed' });
+    if (row === undefined) return;
+    await noteFailure(control, writer, {
+      projectId: row.project_id,
+      resource: 'VOLUME',
+      resourceId: volumeId,
+      action: 'revert_volume',
+      detail: 'unknown',
+      requestId,
+    });
   },
 
   async after() {},

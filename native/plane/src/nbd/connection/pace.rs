@@ -24,8 +24,8 @@ impl Wake for Outgoing {
 /// his writes must not wait again to keep them.
 fn cost_of(request: &Request) -> Option<Cost> {
     let (direction, bytes) = match request.command {
-        command::READ => (Direction::Read, u64::from(request.length)),
-        command::WRITE => (Direction::Write, u64::from(request.length)),
+        command::READ => (Direction::Read, request.length),
+        command::WRITE => (Direction::Write, request.length),
         command::CACHE => (Direction::Read, 0),
         command::TRIM | command::WRITE_ZEROES => (Direction::Write, 0),
         _ => return None,
