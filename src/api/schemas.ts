@@ -38,7 +38,7 @@ export const Description = Type.Unsafe<string | null>({
   pattern: '^([^\\p{Cc}\\p{Cs}]|[\\n\\r\\t])*$',
 });
 const UUID = '^[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{12}$';
-const Id = Type.Unsafe<string>({ type: 'string', pattern: UUID });
+export const Id = Type.Unsafe<string>({ type: 'string', pattern: UUID });
 const IdOrNull = Type.Unsafe<string | null>({ type: ['string', 'null'], pattern: UUID });
 const Anything = Type.Unknown();
 
@@ -124,7 +124,7 @@ export const MetaBody = closed({
   meta: Type.Unsafe<Record<string, string>>({ ...Metadata, minProperties: 1, maxProperties: 1 }),
 });
 
-const oneOf = (words: readonly string[]): ReturnType<typeof Type.Unsafe<string>> =>
+export const oneOf = (words: readonly string[]): ReturnType<typeof Type.Unsafe<string>> =>
   Type.Unsafe<string>({ type: 'string', enum: [...new Set(words.flatMap((word) => [word, word.toUpperCase()]))] });
 
 /** The value below each action's key. */

@@ -22,6 +22,7 @@ import { quotaRoutes } from './routes/quotas.ts';
 import { serviceRoutes } from './routes/services.ts';
 import { snapshotRoutes } from './routes/snapshots.ts';
 import { typeDetailRoutes } from './routes/type-details.ts';
+import { transferRoutes } from './routes/transfers.ts';
 import { typeRoutes } from './routes/types.ts';
 import { versionRoutes } from './routes/versions.ts';
 import { volumeActionRoutes } from './routes/volume-actions.ts';
@@ -109,6 +110,7 @@ const ROUTES = [
   serviceRoutes,
   hostRoutes,
   messageRoutes,
+  transferRoutes,
   quarryRoutes,
 ] as const;
 

@@ -54,6 +54,7 @@ export async function updateVolume(writer: Writer, id: string, changes: VolumeCh
 export async function removeVolume(writer: Writer, id: string): Promise<void> {
   await writer.deleteFrom('metadata').where('owner_id', '=', id).execute();
   await writer.deleteFrom('attachments').where('volume_id', '=', id).execute();
+  await writer.deleteFrom('transfers').where('volume_id', '=', id).execute();
   await writer.deleteFrom('volumes').where('id', '=', id).execute();
 }
 

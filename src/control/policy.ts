@@ -98,6 +98,11 @@ export const POLICY = {
   /** Ours: they show what belongs to no project. */
   'quarry:status': 'admin',
   'quarry:metrics': 'admin',
+  'volume:create_transfer': 'member',
+  'volume:get_transfer': 'reader',
+  'volume:get_all_transfers': 'reader',
+  'volume:delete_transfer': 'member',
+  'volume:accept_transfer': 'member',
   'message:get_all': 'reader',
   'message:get': 'reader',
   'message:delete': 'member',

@@ -128,6 +128,12 @@ export async function deleteSnapshot(
   await refuseWhileConnected(control, { kind: 'snapshot', id, ids: [id], code: 'wrong_state' });
   const task = await control.catalog.write(async (writer) => {
     const row = await visibleSnapshot(writer, caller, id);
+    if (row.group_snapshot_id !== null) {
+      const reason =
+        'Invalid snapshot: Snapshot status must be available or error, and the snapshot must not be part of a group ' +
+        `snapshot. (Snapshot ${id}: delete group snapshot ${row.group_snapshot_id} instead.)`;
+      throw new Failure('wrong_state', { reason });
+    }
     const action = force ? 'force-delete' : 'delete';
     await begin(writer, { table: 'snapshots', id, action, nowUs: control.nowUs() });
     const args = { snapshotId: id, volumeId: row.volume_id };

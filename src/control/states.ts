@@ -75,6 +75,9 @@ export const VOLUME = {
   'begin-detaching': { from: ['in-use'], during: null, done: 'detaching', failed: 'previous' },
   'roll-detaching': { from: ['detaching'], during: null, done: 'in-use', failed: 'previous' },
   detach: { from: ['in-use', 'detaching'], during: null, done: 'available', failed: 'previous' },
+  offer: { from: ['available'], during: null, done: 'awaiting-transfer', failed: 'previous' },
+  'withdraw-offer': { from: ['awaiting-transfer'], during: null, done: 'available', failed: 'previous' },
+  'accept-transfer': { from: ['awaiting-transfer'], during: null, done: 'available', failed: 'previous' },
   fail: {
     from: ['available', 'reserved', 'attaching', 'in-use', 'detaching', 'maintenance', 'awaiting-transfer'],
     during: null,

@@ -12,10 +12,11 @@ import {
   replaceMetadata,
 } from '../catalog/details.ts';
 import type { Listing } from '../catalog/listing.ts';
-import type { AttachmentRow, Reader, TypeRow, VolumeRow, Writer } from '../catalog/schema.ts';
+import type { AttachmentRow, Reader, SnapshotRow, TypeRow, VolumeRow, Writer } from '../catalog/schema.ts';
 import { snapshotsOf } from '../catalog/snapshots.ts';
 import { findType, listTypes } from '../catalog/types.ts';
 import {
+  findVolume,
   insertVolume,
   listVolumes as listRows,
   metadataOfVolumes,
@@ -112,8 +113,9 @@ async function originOf(writer: Writer, caller: Caller, source: VolumeSource): P
   }
   const row = await visibleSnapshot(writer, caller, source.id);
   requireStatus(row, 'create from a snapshot');
-  const volume = await visibleVolume(writer, caller, row.volume_id);
-  return { sizeGib: row.size_gib, typeId: row.type_id, bootable: volume.bootable, what: 'snapshot' };
+  // The volume may be another project's since, without its snapshots.
+  const volume = await findVolume(writer, row.volume_id);
+  return { sizeGib: row.size_gib, typeId: row.type_id, bootable: volume?.bootable ?? 0, what: 'snapshot' };
 }
 
 async function typeFor(
@@ -239,7 +241,8 @@ export async function deleteVolume(
     const row = await visibleVolume(writer, caller, id);
     const attachments = await attachmentsOf(writer, id);
     const snapshots = await snapshotsOf(writer, id);
-    if (attachments.length > 0 || (snapshots.length > 0 && !cascade)) throw notDeletable(row, attachments, snapshots);
+    const why = obstacleOf(row, { attachments, snapshots, cascade });
+    if (why !== null) throw notDeletable(row, why);
     const nowUs = control.nowUs();
     const action = wanted.force ? 'force-delete' : 'delete';
     for (const snapshot of snapshots) await begin(writer, { table: 'snapshots', id: snapshot.id, action, nowUs });
@@ -250,11 +253,23 @@ export async function deleteVolume(
   control.tasks.start(task);
 }
 
-function notDeletable(row: VolumeRow, attachments: readonly unknown[], snapshots: readonly unknown[]): Failure {
-  const why =
-    attachments.length > 0
-      ? 'it is attached'
-      : `it has ${snapshots.length} snapshot${snapshots.length === 1 ? '' : 's'}`;
+/** What forbids the deletion of a volume whatever its status; null where nothing does. */
+function obstacleOf(
+  row: VolumeRow,
+  about: { attachments: readonly unknown[]; snapshots: readonly SnapshotRow[]; cascade: boolean },
+): string | null {
+  const { attachments, snapshots, cascade } = about;
+  if (attachments.length > 0) return 'it is attached';
+  if (row.group_id !== null) return `it is in group ${row.group_id}`;
+  if (snapshots.length > 0 && !cascade)
+    return `it has ${snapshots.length} snapshot${snapshots.length === 1 ? '' : 's'}`;
+  if (snapshots.some((snapshot) => snapshot.project_id !== row.project_id))
+    return 'it has snapshots of another project';
+  const grouped = snapshots.find((snapshot) => snapshot.group_snapshot_id !== null);
+  return grouped === undefined ? null : `its snapshot ${grouped.id} is part of a group snapshot`;
+}
+
+function notDeletable(row: VolumeRow, why: string): Failure {
   const reason =
     'Invalid volume: Volume status must be available or error or error_restoring or error_extending or ' +
     'error_managing and must not be migrating, attached, belong to a group, have snapshots, awaiting a transfer, ' +

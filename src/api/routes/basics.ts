@@ -30,6 +30,7 @@ const EXTENSIONS = [
   ['os-vol-tenant-attr', 'VolumeTenantAttribute', 'The project of a volume.'],
   ['os-vol-mig-status-attr', 'VolumeMigStatusAttribute', 'The migration status of a volume.'],
   ['os-vol-image-meta', 'VolumeImageMetadata', 'Image metadata of a volume.'],
+  ['os-volume-transfer', 'VolumeTransfer', 'Transfers of volumes between projects.'],
   ['os-volume-encryption-metadata', 'VolumeEncryptionMetadata', 'Encryption metadata of a volume.'],
   ['os-extended-snapshot-attributes', 'ExtendedSnapshotAttributes', 'Project and progress of a snapshot.'],
   ['os-snapshot-actions', 'SnapshotActions', 'Actions on snapshots.'],
