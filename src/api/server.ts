@@ -14,6 +14,9 @@ import { describeRoutes, openApiRoutes } from './openapi.ts';
 import { type Limiter, limitRates, type RateLimits } from './rate-limits.ts';
 import { basicRoutes } from './routes/basics.ts';
 import { hostRoutes } from './routes/hosts.ts';
+import { groupSnapshotRoutes } from './routes/group-snapshots.ts';
+import { groupTypeRoutes } from './routes/group-types.ts';
+import { groupRoutes } from './routes/groups.ts';
 import { messageRoutes } from './routes/messages.ts';
 import { metadataRoutes } from './routes/metadata.ts';
 import { qosRoutes } from './routes/qos-specs.ts';
@@ -111,6 +114,9 @@ const ROUTES = [
   hostRoutes,
   messageRoutes,
   transferRoutes,
+  groupTypeRoutes,
+  groupRoutes,
+  groupSnapshotRoutes,
   quarryRoutes,
 ] as const;
 

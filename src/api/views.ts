@@ -73,7 +73,7 @@ export function volumeView(asked: Asked, volume: Volume, { place, form }: Volume
         'os-vol-mig-status-attr:name_id': null,
       }),
     ...(isFull && volume.imageMetadata.size > 0 && { volume_image_metadata: Object.fromEntries(volume.imageMetadata) }),
-    ...(minor >= 13 && { group_id: null }),
+    ...(minor >= 13 && { group_id: row.group_id }),
     ...(minor >= 21 && isAdmin && { provider_id: null }),
     ...(minor >= 48 && { shared_targets: false, service_uuid: place.serviceUuid }),
     ...(minor >= 61 && isAdmin && { cluster_name: null }),
@@ -114,7 +114,7 @@ export function snapshotView(asked: Asked, { row, metadata }: Snapshot, { isFull
     status: row.status,
     size: row.size_gib,
     metadata: Object.fromEntries(metadata),
-    ...(minor >= 14 && { group_snapshot_id: null }),
+    ...(minor >= 14 && { group_snapshot_id: row.group_snapshot_id }),
     ...(minor >= 41 && { user_id: row.user_id }),
     ...(minor >= 65 && { consumes_quota: true }),
     ...(isFull && {

@@ -1,7 +1,7 @@
 /**
  * The one statement that writes a status: compare and set. `control/states.ts` is its only caller.
  */
-import type { Reader, SnapshotRow, VolumeRow, Writer } from './schema.ts';
+import type { GroupRow, GroupSnapshotRow, Reader, SnapshotRow, VolumeRow, Writer } from './schema.ts';
 
 export type StatusChange = {
   readonly id: string;
@@ -13,7 +13,12 @@ export type StatusChange = {
   readonly nowUs: number;
 };
 
-type Rows = { volumes: VolumeRow; snapshots: SnapshotRow };
+type Rows = {
+  volumes: VolumeRow;
+  snapshots: SnapshotRow;
+  groups: GroupRow;
+  group_snapshots: GroupSnapshotRow;
+};
 
 /** The row as changed; nothing when it is gone or in another status. */
 export async function changeStatus<Table extends keyof Rows>(
@@ -31,7 +36,8 @@ export async function changeStatus<Table extends keyof Rows>(
     }))
     .where('id', '=', change.id);
   if (change.from !== null) query = query.where('status', 'in', change.from);
-  return (await query.returningAll().executeTakeFirst()) as Rows[Table] | undefined;
+  const row: unknown = await query.returningAll().executeTakeFirst();
+  return row as Rows[Table] | undefined;
 }
 
 export async function statusOf(

@@ -9,6 +9,7 @@ import type { Metrics } from '../base/metrics.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import { Exports } from './exports.ts';
 import { LimitKeeper } from './limits.ts';
+import { ensureReservedGroupType } from './group-types.ts';
 import { failObject, settleLeftovers } from './recovery.ts';
 import { Tasks } from './tasks.ts';
 import { ensureDefaultType } from './types.ts';
@@ -95,6 +96,7 @@ export class Control {
   /** Resumes what a crash or stop interrupted, and publishes everything again. */
   async start(): Promise<void> {
     await ensureDefaultType(this);
+    await ensureReservedGroupType(this);
     const resumed = await this.tasks.load();
     await settleLeftovers(this, resumed);
     // Before anybody is served: limits were forgotten with the process that set them.

@@ -3,6 +3,7 @@
  * adds the object, so two requests cannot share the last free place.
  */
 import { Failure } from '../base/errors.ts';
+import { countGroups } from '../catalog/groups.ts';
 import { limitsOf, removeLimits, type Scope, setLimits, type Use, usesOf } from '../catalog/quotas.ts';
 import type { Reader, TypeRow } from '../catalog/schema.ts';
 import { listTypes } from '../catalog/types.ts';
@@ -90,6 +91,14 @@ export async function charge(control: Control, reader: Reader, wanted: Charge): 
   }
 }
 
+/** One more group. */
+export async function chargeGroup(control: Control, reader: Reader, projectId: string): Promise<void> {
+  const limit = (await effectiveLimits(control, reader, projectId)).get('groups') ?? UNLIMITED;
+  if (limit === UNLIMITED || (await countGroups(reader, projectId)) < limit) return;
+  const reason = `GroupLimitExceeded: Maximum number of groups allowed (${limit}) exceeded.`;
+  throw new Failure('over_quota', { reason });
+}
+
 type Check = { readonly limit: number; readonly use: number; readonly add: number };
 
 function checkCount({ resource, limit, use, add }: Check & { resource: string }): void {
@@ -159,6 +168,9 @@ async function useUnder(reader: Reader, projectId: string, limits: Limits): Prom
     totals.set(`_${type.name}`, total(uses.filter((line) => line.typeId === type.id)));
   const found = new Map<string, QuotaUse>();
   for (const [resource, limit] of limits) found.set(resource, { limit, inUse: 0, reserved: 0 });
+  const groupLimit = limits.get('groups');
+  if (groupLimit !== undefined)
+    found.set('groups', { limit: groupLimit, inUse: await countGroups(reader, projectId), reserved: 0 });
   for (const [suffix, use] of totals) {
     const set = (resource: string, inUse: number, reserved: number): void => {
       const limit = limits.get(`${resource}${suffix}`);

@@ -3,6 +3,7 @@
  * After this, every status that users see ends by itself or can be ended by them.
  */
 import type { BackendEvent } from '../backend/backend.ts';
+import { groupSnapshotsInStatus, groupsInStatus, updateGroup, updateGroupSnapshot } from '../catalog/groups.ts';
 import { findSnapshot, snapshotsInStatus, updateSnapshot } from '../catalog/snapshots.ts';
 import { findVolume, updateVolume, volumesInStatus } from '../catalog/volumes.ts';
 import type { Control } from './control.ts';
@@ -17,12 +18,26 @@ export async function settleLeftovers(control: Control, resumed: readonly Task[]
   const nowUs = control.nowUs();
   const volumes = await volumesInStatus(catalog.reader, [...passing('volumes').keys()]);
   const snapshots = await snapshotsInStatus(catalog.reader, [...passing('snapshots').keys()]);
+  const groups = await groupsInStatus(catalog.reader, [...passing('groups').keys()]);
+  const groupSnapshots = await groupSnapshotsInStatus(catalog.reader, [...passing('group_snapshots').keys()]);
   const left = {
+    groups: groups.filter((row) => !driven.has(row.id)),
+    groupSnapshots: groupSnapshots.filter((row) => !driven.has(row.id)),
     volumes: volumes.filter((row) => !driven.has(row.id)),
     snapshots: snapshots.filter((row) => !driven.has(row.id)),
   };
-  if (left.volumes.length + left.snapshots.length > 0) {
+  if (Object.values(left).some((rows) => rows.length > 0)) {
     await catalog.write(async (writer) => {
+      for (const row of left.groups) {
+        const to = await endPassing(writer, { table: 'groups', row, nowUs });
+        await updateGroup(writer, row.id, { failure: LEFT_BEHIND });
+        log.warn({ id: row.id, from: row.status, to }, 'a group was left in a passing status');
+      }
+      for (const row of left.groupSnapshots) {
+        const to = await endPassing(writer, { table: 'group_snapshots', row, nowUs });
+        await updateGroupSnapshot(writer, row.id, { failure: LEFT_BEHIND });
+        log.warn({ id: row.id, from: row.status, to }, 'a group snapshot was left in a passing status');
+      }
       for (const row of left.volumes) {
         const to = await endPassing(writer, { table: 'volumes', row, nowUs });
         await updateVolume(writer, row.id, { failure: LEFT_BEHIND, target_size_gib: null });

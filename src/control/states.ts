@@ -4,7 +4,7 @@
  * docs/states.md is generated from these tables.
  */
 import { Failure } from '../base/errors.ts';
-import type { SnapshotRow, VolumeRow, Writer } from '../catalog/schema.ts';
+import type { GroupRow, GroupSnapshotRow, SnapshotRow, VolumeRow, Writer } from '../catalog/schema.ts';
 import { findSnapshot } from '../catalog/snapshots.ts';
 import { changeStatus, statusOf } from '../catalog/status.ts';
 import { findVolume } from '../catalog/volumes.ts';
@@ -50,6 +50,17 @@ export const SNAPSHOT_STATUSES = [
 ] as const;
 export type SnapshotStatus = (typeof SNAPSHOT_STATUSES)[number];
 
+export const GROUP_STATUSES = [
+  'creating',
+  'available',
+  'updating',
+  'deleting',
+  'deleted',
+  'error',
+  'error_deleting',
+] as const;
+export type GroupStatus = (typeof GROUP_STATUSES)[number];
+
 export type Transition<Status extends string> = {
   /** Where it may begin; `any` is every status. Empty: the object does not exist before. */
   readonly from: readonly Status[] | 'any';
@@ -94,6 +105,19 @@ export const SNAPSHOT = {
   fail: { from: ['available'], during: null, done: 'error', failed: 'error' },
 } as const satisfies Record<string, Transition<SnapshotStatus>>;
 
+/** An empty group is there at once; one with volumes takes as long as they do. */
+export const GROUP = {
+  'create-empty': { from: [], during: null, done: 'available', failed: 'error' },
+  create: { from: [], during: 'creating', done: 'available', failed: 'error' },
+  delete: { from: ['available', 'error'], during: 'deleting', done: null, failed: 'error' },
+  'delete-with-volumes': { from: 'any', during: 'deleting', done: null, failed: 'error' },
+} as const satisfies Record<string, Transition<GroupStatus>>;
+
+export const GROUP_SNAPSHOT = {
+  create: { from: [], during: 'creating', done: 'available', failed: 'error' },
+  delete: { from: ['available', 'error'], during: 'deleting', done: null, failed: 'error' },
+} as const satisfies Record<string, Transition<GroupStatus>>;
+
 /** What needs a volume or snapshot in a certain status without changing it. */
 export const NEEDS = {
   'snapshot a volume': ['available'],
@@ -110,15 +134,32 @@ export const SERVED_NOT: ReadonlySet<string> = new Set(['creating', 'deleting', 
 
 export type VolumeAction = keyof typeof VOLUME;
 export type SnapshotAction = keyof typeof SNAPSHOT;
+export type GroupAction = keyof typeof GROUP;
+export type GroupSnapshotAction = keyof typeof GROUP_SNAPSHOT;
 
 type Tables = {
   volumes: { row: VolumeRow; action: VolumeAction };
   snapshots: { row: SnapshotRow; action: SnapshotAction };
+  groups: { row: GroupRow; action: GroupAction };
+  group_snapshots: { row: GroupSnapshotRow; action: GroupSnapshotAction };
+};
+
+type TableFacts = {
+  readonly actions: Readonly<Record<string, Transition<string>>>;
+  /** What it is called where it is missing, and where its status is wrong. */
+  readonly kind: string;
+  readonly invalid: string;
+};
+
+const FACTS: Readonly<Record<keyof Tables, TableFacts>> = {
+  volumes: { actions: VOLUME, kind: 'Volume', invalid: 'volume' },
+  snapshots: { actions: SNAPSHOT, kind: 'Snapshot', invalid: 'snapshot' },
+  groups: { actions: GROUP, kind: 'Group', invalid: 'Group' },
+  group_snapshots: { actions: GROUP_SNAPSHOT, kind: 'GroupSnapshot', invalid: 'GroupSnapshot' },
 };
 
 function transition(table: keyof Tables, action: string): Transition<string> {
-  const rows: Readonly<Record<string, Transition<string>>> = table === 'volumes' ? VOLUME : SNAPSHOT;
-  const found = rows[action];
+  const found = FACTS[table].actions[action];
   if (found === undefined) throw new Error(`no transition ${table}.${action}`);
   return found;
 }
@@ -139,7 +180,7 @@ export async function begin<Table extends keyof Tables>(
   if (row !== null) return row;
   const { table, id, action } = step;
   const now = await statusOf(writer, table, id);
-  if (now === undefined) throw new Failure('not_found', { kind: table === 'volumes' ? 'Volume' : 'Snapshot', id });
+  if (now === undefined) throw new Failure('not_found', { kind: FACTS[table].kind, id });
   const { from } = transition(table, action);
   throw refusal({ table, id, status: now.status, needed: from === 'any' ? [] : from, code: codeFor(action) });
 }
@@ -203,14 +244,13 @@ export function requireStatus(row: VolumeRow | SnapshotRow, need: keyof typeof N
 /** Statuses that only a task ends: after a crash each must have one, or be ended as failed. */
 export function passing(table: keyof Tables): ReadonlyMap<string, string> {
   const found = new Map<string, string>();
-  const rows: readonly Transition<string>[] = Object.values(table === 'volumes' ? VOLUME : SNAPSHOT);
-  for (const { during, failed } of rows) if (during !== null) found.set(during, failed);
+  for (const { during, failed } of Object.values(FACTS[table].actions)) if (during !== null) found.set(during, failed);
   return found;
 }
 
 export async function endPassing<Table extends keyof Tables>(
   writer: Writer,
-  { table, row, nowUs }: { table: Table; row: VolumeRow | SnapshotRow; nowUs: number },
+  { table, row, nowUs }: { table: Table; row: Tables[Table]['row']; nowUs: number },
 ): Promise<string | null> {
   const failed = passing(table).get(row.status);
   if (failed === undefined) return null;
@@ -254,7 +294,7 @@ function refusal(about: {
   code: 'wrong_state' | 'conflict';
 }): Failure {
   const { table, id, status, needed, code } = about;
-  const [word, Word] = table === 'volumes' ? ['volume', 'Volume'] : ['snapshot', 'Snapshot'];
-  const reason = `Invalid ${word}: ${Word} ${id} status must be ${needed.join(' or ')}, but current status is: ${status}.`;
+  const { kind, invalid } = FACTS[table];
+  const reason = `Invalid ${invalid}: ${kind} ${id} status must be ${needed.join(' or ')}, but current status is: ${status}.`;
   return new Failure(code, { reason });
 }

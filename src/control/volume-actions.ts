@@ -152,6 +152,10 @@ export async function retypeVolume(
   const { reader } = control.catalog;
   const row = await visibleVolume(reader, caller, id);
   const wanted = await requireUsableType(reader, caller, type);
+  if (row.group_id !== null) {
+    const reason = `Invalid volume: Volume ${id} is in group ${row.group_id}: its type cannot be changed there.`;
+    throw new Failure('wrong_state', { reason });
+  }
   if (wanted.id === row.type_id) {
     const reason = `Invalid input received: New volume type must differ from the current one of volume ${id}: ${wanted.name}.`;
     throw new Failure('bad_request', { reason });

@@ -27,6 +27,7 @@ import {
 } from '../catalog/volumes.ts';
 import { type Control, METADATA_KEYS_MAX, refuseWhileConnected } from './control.ts';
 import { requireAllowed } from './placement.ts';
+import { requireRoomInGroup } from './groups.ts';
 import type { Caller } from './policy.ts';
 import { charge } from './quotas.ts';
 import { begin, initialStatus, requireStatus, visibleSnapshot, visibleVolume } from './states.ts';
@@ -52,6 +53,8 @@ export type NewVolume = {
   readonly availabilityZone: string | null;
   readonly metadata: Metadata;
   readonly source: VolumeSource | null;
+  /** The group it is to be in. */
+  readonly groupId?: string | null;
 };
 
 const NOTHING: Metadata = new Map();
@@ -63,6 +66,9 @@ export async function createVolume(control: Control, caller: Caller, wanted: New
     const type = await typeFor(writer, caller, { asked: wanted.type, origin });
     const sizeGib = sizeFor(wanted.sizeGib, origin);
     await requireAllowed(control, writer, { type, sizeGib });
+    const groupId = wanted.groupId ?? null;
+    if (groupId !== null)
+      await requireRoomInGroup(writer, caller, { groupId, type: wanted.type || origin ? type : null });
     await charge(control, writer, {
       projectId: caller.projectId,
       type,
@@ -90,6 +96,7 @@ export async function createVolume(control: Control, caller: Caller, wanted: New
       read_only: null,
       created_at: control.nowUs(),
       updated_at: null,
+      group_id: groupId,
     });
     await mergeMetadata(writer, { id: row.id, scope: 'user' }, wanted.metadata);
     const args = { volumeId: row.id, sizeGib, sourceId: wanted.source?.id ?? null };
@@ -144,7 +151,7 @@ function sizeFor(asked: number | null, origin: Origin | null): number {
   return asked;
 }
 
-function requireZone(control: Control, zone: string | null): void {
+export function requireZone(control: Control, zone: string | null): void {
   if (zone === null || zone === control.settings.availabilityZone) return;
   throw new Failure('bad_request', { reason: `Invalid input received: Availability zone '${zone}' is invalid.` });
 }

@@ -3,6 +3,8 @@
  * everything ends in an end state, nothing is left over in the backend, and quotas are what the rows say.
  */
 import { describe, expect, test } from 'vitest';
+import { groupSnapshotsInStatus, groupsInStatus } from '../../src/catalog/groups.ts';
+import type { GroupRow, GroupSnapshotRow } from '../../src/catalog/schema.ts';
 import { allSnapshots } from '../../src/catalog/snapshots.ts';
 import { unfinishedTasks } from '../../src/catalog/tasks.ts';
 import { allVolumes } from '../../src/catalog/volumes.ts';
@@ -10,18 +12,32 @@ import { associateQosSpec, createQosSpec } from '../../src/control/qos-specs.ts'
 import { quotaUse } from '../../src/control/quotas.ts';
 import { createSnapshot, deleteSnapshot } from '../../src/control/snapshots.ts';
 import { defaultType } from '../../src/control/types.ts';
+import { createGroupSnapshot, deleteGroupSnapshot } from '../../src/control/group-snapshots.ts';
+import { createGroupFromSource } from '../../src/control/group-sources.ts';
+import { createGroupType } from '../../src/control/group-types.ts';
+import { createGroup, deleteGroup } from '../../src/control/groups.ts';
+import { GROUP_STATUSES } from '../../src/control/states.ts';
 import { createVolume, deleteVolume, extendVolume, revertVolume } from '../../src/control/volumes.ts';
 import { Interrupter } from './interrupt.ts';
 import { CALLER, NEW_SNAPSHOT, NEW_VOLUME, World } from './world.ts';
 
-type Ids = { readonly volume: string; readonly snapshot: string };
+type Ids = {
+  readonly volume: string;
+  readonly snapshot: string;
+  readonly group: string;
+  readonly groupSnapshot: string;
+};
 type Outcome = {
   readonly volumes: Record<string, string>;
   readonly snapshots: Record<string, string>;
+  /** And their snapshots. */
+  readonly groups: Record<string, string>;
   readonly size: number;
 };
 
 type Scenario = {
+  /** What there is besides a volume with a snapshot. */
+  readonly prepare?: (world: World) => Promise<Partial<Ids>>;
   readonly act: (world: World, ids: Ids) => Promise<unknown>;
   /** True when the outcome is the one of the work done. */
   readonly isDone: (outcome: Outcome, ids: Ids) => boolean;
@@ -58,11 +74,68 @@ const SCENARIOS: Readonly<Record<string, Scenario>> = {
     act: ({ control }, ids) => deleteSnapshot(control, CALLER, { id: ids.snapshot, force: false }),
     isDone: ({ snapshots }) => Object.keys(snapshots).length === 0,
   },
+  'create-group from a group, at one instant': {
+    prepare: (world) => groupOfTwo(world, { isConsistent: true }),
+    act: ({ control }, ids) =>
+      createGroupFromSource(control, CALLER, { ...UNNAMED, source: { kind: 'group', id: ids.group } }),
+    isDone: ({ volumes, groups, snapshots }) =>
+      available(volumes) === 5 && available(groups) === 2 && available(snapshots) === 1,
+  },
+  'create-group from a group snapshot': {
+    prepare: (world) => groupWithSnapshot(world),
+    act: ({ control }, ids) =>
+      createGroupFromSource(control, CALLER, { ...UNNAMED, source: { kind: 'group-snapshot', id: ids.groupSnapshot } }),
+    isDone: ({ volumes, groups }) => available(volumes) === 5 && available(groups) === 3,
+  },
+  'delete-group with its volumes': {
+    prepare: (world) => groupOfTwo(world, { isConsistent: false }),
+    act: ({ control }, ids) => deleteGroup(control, CALLER, { id: ids.group, withVolumes: true }),
+    isDone: ({ volumes, groups }) => Object.keys(volumes).length === 1 && Object.keys(groups).length === 0,
+  },
+  'create-group-snapshot, one by one': {
+    prepare: (world) => groupOfTwo(world, { isConsistent: false }),
+    act: ({ control }, ids) => createGroupSnapshot(control, CALLER, { ...UNNAMED, groupId: ids.group }),
+    isDone: ({ snapshots, groups }) => available(snapshots) === 3 && available(groups) === 2,
+  },
+  'create-group-snapshot, at one instant': {
+    prepare: (world) => groupOfTwo(world, { isConsistent: true }),
+    act: ({ control }, ids) => createGroupSnapshot(control, CALLER, { ...UNNAMED, groupId: ids.group }),
+    isDone: ({ snapshots, groups }) => available(snapshots) === 3 && available(groups) === 2,
+  },
+  'delete-group-snapshot': {
+    prepare: (world) => groupWithSnapshot(world),
+    act: ({ control }, ids) => deleteGroupSnapshot(control, CALLER, ids.groupSnapshot),
+    isDone: ({ snapshots, groups }) => Object.keys(snapshots).length === 1 && available(groups) === 1,
+  },
 };
+
+const UNNAMED = { name: null, description: null };
+
+function available(statuses: Record<string, string>): number {
+  return Object.values(statuses).filter((status) => status === 'available').length;
+}
+
+async function groupOfTwo(world: World, { isConsistent }: { isConsistent: boolean }): Promise<{ group: string }> {
+  const { control } = world;
+  const specs = { consistent_group_snapshot_enabled: isConsistent ? '<is> True' : '<is> False' };
+  const type = await createGroupType(control, CALLER, { name: 't', description: null, isPublic: true, specs });
+  const volumeTypes = ['__DEFAULT__'];
+  const wanted = { ...UNNAMED, groupType: type.id, volumeTypes, availabilityZone: null };
+  const { id } = await createGroup(control, CALLER, wanted);
+  for (const name of ['one', 'two']) await world.volume({ name, type: '__DEFAULT__', groupId: id });
+  return { group: id };
+}
+
+async function groupWithSnapshot(world: World): Promise<{ group: string; groupSnapshot: string }> {
+  const { group } = await groupOfTwo(world, { isConsistent: false });
+  const { id } = await createGroupSnapshot(world.control, CALLER, { ...UNNAMED, groupId: group });
+  await world.control.tasks.idle();
+  return { group, groupSnapshot: id };
+}
 
 const STEPS_MAX = 60;
 
-async function prepare(): Promise<{ world: World; ids: Ids }> {
+async function prepare(scenario: Scenario): Promise<{ world: World; ids: Ids }> {
   const world = await World.open();
   // Every volume has a limit that grows with its size.
   const { control } = world;
@@ -72,8 +145,9 @@ async function prepare(): Promise<{ world: World; ids: Ids }> {
   await associateQosSpec(control, CALLER, { id: row.id, typeId: type.id });
   const volume = await world.volume({ name: 'first' });
   const snapshot = await world.snapshot(volume);
+  const more = await scenario.prepare?.(world);
   await world.crash();
-  return { world, ids: { volume, snapshot } };
+  return { world, ids: { volume, snapshot, group: '', groupSnapshot: '', ...more } };
 }
 
 async function outcomeOf(world: World, ids: Ids): Promise<Outcome> {
@@ -83,8 +157,15 @@ async function outcomeOf(world: World, ids: Ids): Promise<Outcome> {
   return {
     volumes: Object.fromEntries(volumes.map((row) => [row.id, row.status])),
     snapshots: Object.fromEntries(snapshots.map((row) => [row.id, row.status])),
+    groups: Object.fromEntries((await groupsAndSnapshots(world)).map((row) => [row.id, row.status])),
     size: volumes.find((row) => row.id === ids.volume)?.size_gib ?? 0,
   };
+}
+
+async function groupsAndSnapshots(world: World): Promise<(GroupRow | GroupSnapshotRow)[]> {
+  const { reader } = world.control.catalog;
+  const groups = await groupsInStatus(reader, GROUP_STATUSES);
+  return [...groups, ...(await groupSnapshotsInStatus(reader, GROUP_STATUSES))];
 }
 
 async function expectConsistent(world: World, endStates: readonly string[]): Promise<void> {
@@ -94,7 +175,7 @@ async function expectConsistent(world: World, endStates: readonly string[]): Pro
   const snapshots = await allSnapshots(control.catalog.reader);
   expect(await unfinishedTasks(control.catalog.reader, null)).toEqual([]);
   const rows = [...volumes, ...snapshots];
-  for (const row of rows) expect(endStates).toContain(row.status);
+  for (const row of [...rows, ...(await groupsAndSnapshots(world))]) expect(endStates).toContain(row.status);
   const known = new Set(rows.map((row) => row.id));
   expect(backend.ids().filter((id) => !known.has(id))).toEqual([]);
   const healthy = rows.filter((row) => row.status === 'available');
@@ -118,7 +199,7 @@ describe.each(Object.entries(SCENARIOS))('%s', (_name, scenario) => {
   test('ends well after a crash at any step', async () => {
     const places: string[] = [];
     for (let at = 1; at < STEPS_MAX; at += 1) {
-      const { world, ids } = await prepare();
+      const { world, ids } = await prepare(scenario);
       const interrupter = new Interrupter({ at, mode: 'crash' });
       await using _ = world;
       await world.start();
@@ -157,7 +238,7 @@ describe.each(Object.entries(SCENARIOS))('%s', (_name, scenario) => {
 
   test('ends in an error that can be deleted after a failure of any call', async () => {
     for (let at = 1; at < STEPS_MAX; at += 1) {
-      const { world, ids } = await prepare();
+      const { world, ids } = await prepare(scenario);
       await using _ = world;
       await world.start();
       await world.control.tasks.idle();
@@ -177,6 +258,14 @@ describe.each(Object.entries(SCENARIOS))('%s', (_name, scenario) => {
 async function expectEndable(world: World): Promise<void> {
   const { control } = world;
   expect(await unfinishedTasks(control.catalog.reader, null)).toEqual([]);
+  const { reader } = control.catalog;
+  for (const row of await groupSnapshotsInStatus(reader, GROUP_STATUSES))
+    await deleteGroupSnapshot(control, CALLER, row.id);
+  await control.tasks.idle();
+  for (const row of await groupsInStatus(reader, GROUP_STATUSES))
+    await deleteGroup(control, CALLER, { id: row.id, withVolumes: true });
+  await control.tasks.idle();
+  expect(await groupsAndSnapshots(world)).toEqual([]);
   for (const row of await allVolumes(control.catalog.reader))
     await deleteVolume(control, CALLER, { id: row.id, cascade: true, force: true });
   await control.tasks.idle();

@@ -1,10 +1,18 @@
 import { describe, expect, test } from 'vitest';
 import type { VolumeRow } from '../../src/catalog/schema.ts';
-import { findSnapshot } from '../../src/catalog/snapshots.ts';
+import { statusOf } from '../../src/catalog/status.ts';
 import { findVolume } from '../../src/catalog/volumes.ts';
+import { createGroupSnapshot } from '../../src/control/group-snapshots.ts';
+import { createGroupType } from '../../src/control/group-types.ts';
+import { createGroup } from '../../src/control/groups.ts';
 import {
   begin,
   finish,
+  GROUP,
+  GROUP_SNAPSHOT,
+  GROUP_STATUSES,
+  type GroupAction,
+  type GroupSnapshotAction,
   resetStatus,
   SNAPSHOT,
   SNAPSHOT_STATUSES,
@@ -14,21 +22,39 @@ import {
   VOLUME_STATUSES,
   type VolumeAction,
 } from '../../src/control/states.ts';
-import { World } from './world.ts';
+import { CALLER, World } from './world.ts';
 
-type Tables = 'volumes' | 'snapshots';
+type Tables = 'volumes' | 'snapshots' | 'groups' | 'group_snapshots';
+
+async function made(world: World, table: Tables, volume: string): Promise<string> {
+  if (table === 'volumes') return volume;
+  if (table === 'snapshots') return world.snapshot(volume);
+  const { control } = world;
+  const unnamed = { name: null, description: null };
+  const type = await createGroupType(control, CALLER, { ...unnamed, name: 't', isPublic: true, specs: {} });
+  const wanted = { ...unnamed, groupType: type.id, volumeTypes: ['__DEFAULT__'], availabilityZone: null };
+  const group = await createGroup(control, CALLER, wanted);
+  if (table === 'groups') return group.id;
+  const { id } = await createGroupSnapshot(control, CALLER, { ...unnamed, groupId: group.id });
+  await control.tasks.idle();
+  return id;
+}
 
 async function walk(table: Tables, actions: Readonly<Record<string, Transition<string>>>, statuses: readonly string[]) {
   await using world = await World.open();
   const volume = await world.volume();
-  const id = table === 'volumes' ? volume : await world.snapshot(volume);
   const { catalog } = world.control;
-  const find = async (): Promise<{ status: string; previous_status: string | null } | undefined> =>
-    table === 'volumes' ? findVolume(catalog.reader, id) : findSnapshot(catalog.reader, id);
+  const id = await made(world, table, volume);
+  const find = () => statusOf(catalog.reader, table, id);
   for (const [name, { from, during, done, failed }] of Object.entries(actions)) {
     if (from.length === 0) continue;
     for (const status of statuses) {
-      const step = { table, id, action: name as VolumeAction & SnapshotAction, nowUs: world.control.nowUs() };
+      const step = {
+        table,
+        id,
+        action: name as VolumeAction & SnapshotAction & GroupAction & GroupSnapshotAction,
+        nowUs: world.control.nowUs(),
+      };
       await catalog.write((writer) => resetStatus(writer, { table, id, status, nowUs: 1 }));
       const error = await catalog
         .write((writer) => begin(writer, step))
@@ -67,6 +93,12 @@ describe('every action in every status', () => {
   });
   test('of a snapshot does what the table says', async () => {
     await walk('snapshots', SNAPSHOT, SNAPSHOT_STATUSES);
+  });
+  test('of a group does what the table says', async () => {
+    await walk('groups', GROUP, GROUP_STATUSES);
+  });
+  test('of a group snapshot does what the table says', async () => {
+    await walk('group_snapshots', GROUP_SNAPSHOT, GROUP_STATUSES);
   });
 });
 

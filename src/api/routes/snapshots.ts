@@ -41,7 +41,7 @@ const WORDS: Words<SnapshotColumn> = {
     created_at: { kind: 'time', column: 'created_at' },
     updated_at: { kind: 'time', column: 'updated_at' },
     metadata: { kind: 'metadata', scope: 'user' },
-    group_snapshot_id: { kind: 'constant', value: null },
+    group_snapshot_id: { kind: 'text', column: 'group_snapshot_id' },
     consumes_quota: { kind: 'constant', value: 'true' },
   },
   sort: {

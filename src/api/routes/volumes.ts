@@ -58,7 +58,7 @@ const WORDS: Words<VolumeColumn> = {
     metadata: { kind: 'metadata', scope: 'user' },
     glance_metadata: { kind: 'metadata', scope: 'image' },
     migration_status: { kind: 'constant', value: null },
-    group_id: { kind: 'constant', value: null },
+    group_id: { kind: 'text', column: 'group_id' },
     consumes_quota: { kind: 'constant', value: 'true' },
     multiattach: { kind: 'constant', value: 'false' },
     encrypted: { kind: 'constant', value: 'false' },
@@ -189,7 +189,7 @@ function newVolumeOf(request: FastifyRequest): NewVolume {
   refuseOtherSources({
     image,
     backup,
-    group: minor >= 13 ? (body.group_id ?? body.consistencygroup_id ?? null) : null,
+    group: body.consistencygroup_id ?? null,
   });
   if (body.multiattach != null && booleanOf(body.multiattach) === true)
     throw badRequest('Invalid input received: multiattach comes from the volume type: use a type that has it.');
@@ -201,6 +201,7 @@ function newVolumeOf(request: FastifyRequest): NewVolume {
     availabilityZone: body.availability_zone ?? null,
     metadata: new Map(Object.entries(body.metadata ?? {})),
     source: sourceOf(body.snapshot_id ?? null, body.source_volid ?? null),
+    groupId: minor >= 13 && body.group_id != null ? idOf(body.group_id) : null,
   };
 }
 
@@ -213,7 +214,7 @@ function refuseOtherSources(from: { image: string | null; backup: string | null;
   if (from.image !== null && from.image !== '')
     throw new Fault(400, 'badRequest', 'Invalid image identifier or unable to access requested image.');
   if (from.backup !== null) throw new Failure('not_found', { kind: 'Backup', id: from.backup });
-  if (from.group !== null) throw new Failure('not_found', { kind: 'Group', id: from.group });
+  if (from.group !== null) throw new Failure('not_found', { kind: 'ConsistencyGroup', id: from.group });
 }
 
 export function trimmed(text: string | null): string | null {

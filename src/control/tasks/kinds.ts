@@ -1,7 +1,11 @@
 /** All kinds of task by the name they have in the catalog. */
 import type { Static } from 'typebox';
+import { type CreateGroupArgs, createGroupTask } from './create-group.ts';
+import { type CreateGroupSnapshotArgs, createGroupSnapshotTask } from './create-group-snapshot.ts';
 import { type CreateSnapshotArgs, createSnapshotTask } from './create-snapshot.ts';
 import { type CreateVolumeArgs, createVolumeTask } from './create-volume.ts';
+import { type DeleteGroupArgs, deleteGroupTask } from './delete-group.ts';
+import { type DeleteGroupSnapshotArgs, deleteGroupSnapshotTask } from './delete-group-snapshot.ts';
 import { type DeleteSnapshotArgs, deleteSnapshotTask } from './delete-snapshot.ts';
 import { type DeleteVolumeArgs, deleteVolumeTask } from './delete-volume.ts';
 import { type ExtendVolumeArgs, extendVolumeTask } from './extend-volume.ts';
@@ -15,6 +19,10 @@ export const KINDS = {
   'revert-volume': revertVolumeTask,
   'create-snapshot': createSnapshotTask,
   'delete-snapshot': deleteSnapshotTask,
+  'create-group': createGroupTask,
+  'delete-group': deleteGroupTask,
+  'create-group-snapshot': createGroupSnapshotTask,
+  'delete-group-snapshot': deleteGroupSnapshotTask,
 } as const satisfies Record<string, TaskKind>;
 
 export type TaskKindName = keyof typeof KINDS;
@@ -26,4 +34,8 @@ export type TaskArgs = {
   'revert-volume': Static<typeof RevertVolumeArgs>;
   'create-snapshot': Static<typeof CreateSnapshotArgs>;
   'delete-snapshot': Static<typeof DeleteSnapshotArgs>;
+  'create-group': Static<typeof CreateGroupArgs>;
+  'delete-group': Static<typeof DeleteGroupArgs>;
+  'create-group-snapshot': Static<typeof CreateGroupSnapshotArgs>;
+  'delete-group-snapshot': Static<typeof DeleteGroupSnapshotArgs>;
 };

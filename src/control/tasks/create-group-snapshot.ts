@@ -1,0 +1,85 @@
+/**
+ * Takes the snapshots of a group's volumes, at one instant or one by one, and publishes them, read-only, before they
+ * are called available. If one fails, there is none.
+ */
+import { Type } from 'typebox';
+import { Failure } from '../../base/errors.ts';
+import { updateGroupSnapshot } from '../../catalog/groups.ts';
+import { updateSnapshot } from '../../catalog/snapshots.ts';
+import type { Control } from '../control.ts';
+import { noteFailure } from '../messages.ts';
+import { finish } from '../states.ts';
+import { taskKind } from './kind.ts';
+
+export const CreateGroupSnapshotArgs = Type.Object({
+  groupSnapshotId: Type.String(),
+  isAtOneInstant: Type.Boolean(),
+  members: Type.Array(Type.Object({ snapshotId: Type.String(), volumeId: Type.String() })),
+});
+
+export const createGroupSnapshotTask = taskKind(CreateGroupSnapshotArgs, {
+  locks: ({ groupSnapshotId, members }) => ({
+    writes: [groupSnapshotId, ...members.map(({ snapshotId }) => snapshotId)],
+    reads: members.map(({ volumeId }) => volumeId),
+  }),
+
+  async run(control, { isAtOneInstant, members }) {
+    const wanted = members.map(({ snapshotId, volumeId }) => ({ id: snapshotId, volumeId }));
+    try {
+      if (isAtOneInstant && wanted.length > 0) await control.backend.createSnapshots(wanted);
+      else for (const one of wanted) await control.backend.createSnapshot(one);
+      for (const { id } of wanted) await control.exports.publishSnapshot(id);
+    } catch (error) {
+      if (error instanceof Failure && error.code !== 'shutting_down')
+        await undo(
+          control,
+          wanted.map(({ id }) => id),
+        );
+      throw error;
+    }
+  },
+
+  async done(control, writer, { groupSnapshotId, members }) {
+    const nowUs = control.nowUs();
+    for (const { snapshotId } of members) {
+      await updateSnapshot(writer, snapshotId, { progress: '100%' });
+      await finish(writer, { table: 'snapshots', id: snapshotId, action: 'create', nowUs, outcome: 'done' });
+    }
+    const id = groupSnapshotId;
+    await finish(writer, { table: 'group_snapshots', id, action: 'create', nowUs, outcome: 'done' });
+  },
+
+  async failed(control, writer, { groupSnapshotId, members }, reason, requestId) {
+    const nowUs = control.nowUs();
+    for (const { snapshotId } of members) {
+      await finish(writer, { table: 'snapshots', id: snapshotId, action: 'create', nowUs, outcome: 'failed' });
+      await updateSnapshot(writer, snapshotId, { failure: reason });
+    }
+    const id = groupSnapshotId;
+    await finish(writer, { table: 'group_snapshots', id, action: 'create', nowUs, outcome: 'failed' });
+    const row = await updateGroupSnapshot(writer, id, { failure: reason });
+    if (row === undefined) return;
+    await noteFailure(control, writer, {
+      projectId: row.project_id,
+      resource: 'VOLUME_GROUP_SNAPSHOT',
+      resourceId: id,
+      action: 'create_group_snapshot',
+      detail: 'snapshot_create_failed',
+      requestId,
+    });
+  },
+
+  async after() {},
+});
+
+/** As far as possible: what is left goes when the group snapshot is deleted. */
+async function undo(control: Control, ids: readonly string[]): Promise<void> {
+  for (const id of ids) {
+    try {
+      await control.exports.withdraw(id);
+      await control.backend.delete(id);
+    } catch (error) {
+      control.log.warn({ id, err: error }, 'something is left of a failed group snapshot');
+    }
+  }
+}

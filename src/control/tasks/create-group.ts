@@ -1,0 +1,93 @@
+/**
+ * Makes the volumes of a group that is a copy. With temporary ids, snapshots of all sources are taken at one instant,
+ * the volumes are made from those, and they go again; repeated after a crash, what is there stays as it is.
+ */
+import { Type } from 'typebox';
+import { Failure } from '../../base/errors.ts';
+import { updateGroup } from '../../catalog/groups.ts';
+import { updateVolume } from '../../catalog/volumes.ts';
+import { type Control, GIB } from '../control.ts';
+import { noteFailure } from '../messages.ts';
+import { finish } from '../states.ts';
+import { taskKind } from './kind.ts';
+
+export const CreateGroupArgs = Type.Object({
+  groupId: Type.String(),
+  volumes: Type.Array(
+    Type.Object({
+      volumeId: Type.String(),
+      sizeGib: Type.Integer(),
+      sourceId: Type.String(),
+      temporaryId: Type.Union([Type.String(), Type.Null()]),
+    }),
+  ),
+});
+
+export const createGroupTask = taskKind(CreateGroupArgs, {
+  locks: ({ groupId, volumes }) => ({
+    writes: [groupId, ...volumes.map(({ volumeId }) => volumeId)],
+    reads: [...new Set(volumes.map(({ sourceId }) => sourceId))],
+  }),
+
+  async run(control, { volumes }) {
+    const temporary = volumes.flatMap(({ temporaryId, sourceId }) =>
+      temporaryId === null ? [] : [{ id: temporaryId, volumeId: sourceId }],
+    );
+    const temporaryIds = temporary.map(({ id }) => id);
+    try {
+      if (temporary.length > 0) await control.backend.createSnapshots(temporary);
+      for (const { volumeId, sizeGib, sourceId, temporaryId } of volumes) {
+        const from = temporaryId ?? sourceId;
+        await control.backend.createVolume({ id: volumeId, sizeBytes: sizeGib * GIB, sourceId: from });
+        await control.exports.publishVolume(volumeId);
+      }
+      for (const id of temporaryIds) await control.backend.delete(id);
+    } catch (error) {
+      if (error instanceof Failure && error.code !== 'shutting_down')
+        await undo(control, [...volumes.map(({ volumeId }) => volumeId), ...temporaryIds]);
+      throw error;
+    }
+  },
+
+  async done(control, writer, { groupId, volumes }) {
+    const nowUs = control.nowUs();
+    for (const { volumeId } of volumes)
+      await finish(writer, { table: 'volumes', id: volumeId, action: 'create', nowUs, outcome: 'done' });
+    await finish(writer, { table: 'groups', id: groupId, action: 'create', nowUs, outcome: 'done' });
+  },
+
+  async failed(control, writer, { groupId, volumes }, reason, requestId) {
+    const nowUs = control.nowUs();
+    for (const { volumeId } of volumes) {
+      await finish(writer, { table: 'volumes', id: volumeId, action: 'create', nowUs, outcome: 'failed' });
+      await updateVolume(writer, volumeId, { failure: reason });
+    }
+    await finish(writer, { table: 'groups', id: groupId, action: 'create', nowUs, outcome: 'failed' });
+    const row = await updateGroup(writer, groupId, { failure: reason });
+    if (row === undefined) return;
+    await noteFailure(control, writer, {
+      projectId: row.project_id,
+      resource: 'VOLUME_GROUP',
+      resourceId: groupId,
+      action: 'create_group',
+      detail: 'create_failed',
+      requestId,
+    });
+  },
+
+  async after(control, { volumes }) {
+    for (const { volumeId } of volumes) await control.exports.refreshVolume(volumeId);
+  },
+});
+
+/** As far as possible: the group can be deleted with its volumes, and that removes what is left of them. */
+async function undo(control: Control, ids: readonly string[]): Promise<void> {
+  for (const id of ids) {
+    try {
+      await control.exports.withdraw(id);
+      await control.backend.delete(id);
+    } catch (error) {
+      control.log.warn({ id, err: error }, 'something is left of a failed group');
+    }
+  }
+}
