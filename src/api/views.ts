@@ -12,11 +12,15 @@ import { PAGE_MAX } from './query.ts';
 
 export type Json = Readonly<Record<string, unknown>>;
 
+/** The second that was put into words last: the rows of a page are often of few seconds, and a date costs a microsecond. */
+let lastSecond = { second: 0, text: '1970-01-01T00:00:00' };
+
 /** UTC, six decimals, no zone: some clients parse exactly that. */
 export function timeOf(microseconds: number | null): string | null {
   if (microseconds === null) return null;
-  const seconds = new Date(Math.floor(microseconds / 1000)).toISOString().slice(0, 19);
-  return `${seconds}.${String(microseconds % 1_000_000).padStart(6, '0')}`;
+  const second = Math.floor(microseconds / 1_000_000);
+  if (second !== lastSecond.second) lastSecond = { second, text: new Date(second * 1000).toISOString().slice(0, 19) };
+  return `${lastSecond.text}.${String(microseconds % 1_000_000).padStart(6, '0')}`;
 }
 
 export function linksOf(asked: Asked, collection: string, id: string): Json[] {

@@ -110,6 +110,8 @@ describe('filters', () => {
       'consumes_quota=true&name=a': ['a'],
       'migration_status=none&name=a': ['a'],
       'multiattach=true': [],
+      'host=here@pool%23pool&name=a': ['a'],
+      'host=there@pool%23pool': [],
       'colour=red': [],
       'created_at=gt:2020-01-01T00:00:00,lt:2020-01-02T00:00:00': [],
       'created_at=gte:2020-01-01&name=a': ['a'],

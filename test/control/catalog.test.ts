@@ -3,8 +3,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import Database from 'better-sqlite3';
 import { expect, test } from 'vitest';
+import { mergeMetadata, metadataOfAll } from '../../src/catalog/details.ts';
 import { limitsOf, setLimits } from '../../src/catalog/quotas.ts';
 import { openSqliteCatalog } from '../../src/catalog/sqlite.ts';
+import { World } from './world.ts';
 
 const scope = { scope: 'project', id: 'p' } as const;
 
@@ -65,4 +67,28 @@ test('a catalog of a newer release is refused, not changed', async () => {
       fields: { found: '9999-from-the-future' },
     });
   });
+});
+
+test('details of any number of objects are found, each once', async () => {
+  await using world = await World.open();
+  const { catalog } = world.control;
+  const ids = Array.from({ length: 1002 }, (_, index) => `owner-${index}`);
+  await catalog.write(async (writer) => {
+    for (const [index, id] of ids.entries())
+      await mergeMetadata(writer, { id, scope: index % 2 === 0 ? 'user' : 'image' }, [
+        ['n', String(index)],
+        ['m', id],
+      ]);
+  });
+  for (const length of [0, 1, 2, 10, 11, 101, 1000, 1001]) {
+    const found = await metadataOfAll(catalog.reader, ids.slice(0, length));
+    expect(found.user.size + found.image.size, String(length)).toBe(length);
+    for (const [index, id] of ids.slice(0, length).entries())
+      expect((index % 2 === 0 ? found.user : found.image).get(id)).toEqual(
+        new Map([
+          ['m', id],
+          ['n', String(index)],
+        ]),
+      );
+  }
 });

@@ -31,7 +31,7 @@ import {
   UpdateVolumeStrict,
 } from '../schemas.ts';
 import type { RouteContext } from '../server.ts';
-import { nextLink, volumeSummary, volumeView } from '../views.ts';
+import { nextLink, type Place, volumeSummary, volumeView } from '../views.ts';
 
 const STRICT_SINCE = 53;
 
@@ -82,16 +82,24 @@ const WORDS: Words<VolumeColumn> = {
   },
 };
 
+/** All volumes are on one host: a filter by it takes all or none. */
+function wordsAt({ host }: Place): Words<VolumeColumn> {
+  return { ...WORDS, filters: { ...WORDS.filters, host: { kind: 'constant', value: host } } };
+}
+
 export function volumeRoutes(app: FastifyInstance, context: RouteContext): void {
   const { control, place } = context;
+  const words = wordsAt(place);
 
-  app.get('/volumes', { config: { list: WORDS } }, async (request) => list(request, context, { isDetailed: false }));
-  app.get('/volumes/detail', { config: { list: WORDS } }, async (request) =>
-    list(request, context, { isDetailed: true }),
+  app.get('/volumes', { config: { list: words } }, async (request) =>
+    list(request, context, { words, isDetailed: false }),
+  );
+  app.get('/volumes/detail', { config: { list: words } }, async (request) =>
+    list(request, context, { words, isDetailed: true }),
   );
 
-  app.get('/volumes/summary', { config: { since: 12, list: WORDS } }, async (request) => {
-    const selection = selectionOf(request.query as Query, request.asked, WORDS);
+  app.get('/volumes/summary', { config: { since: 12, list: words } }, async (request) => {
+    const selection = selectionOf(request.query as Query, request.asked, words);
     const { count, sizeGib } = await countVolumes(control, selection);
     const metadata = request.asked.minor < 36 ? null : await summarizeMetadata(control, selection);
     return {
@@ -159,9 +167,13 @@ export function volumeRoutes(app: FastifyInstance, context: RouteContext): void 
   });
 }
 
-async function list(request: FastifyRequest, context: RouteContext, { isDetailed }: { isDetailed: boolean }) {
+async function list(
+  request: FastifyRequest,
+  context: RouteContext,
+  { words, isDetailed }: { words: Words<VolumeColumn>; isDetailed: boolean },
+) {
   const { control, place } = context;
-  const page = pageOf(request.query as Query, request.asked, WORDS);
+  const page = pageOf(request.query as Query, request.asked, words);
   const items = isDetailed
     ? (await listVolumes(control, page)).map((volume) => volumeView(request.asked, volume, { place, form: 'full' }))
     : (await listVolumeRows(control, page)).map((row) => volumeSummary(request.asked, row));
