@@ -55,7 +55,7 @@ const ACTIONS: ReadonlyMap<string, Action> = new Map<string, Action>([
       GROUP_ACTION.resetStatus,
       ({ control, asked, id, value }) =>
         resetGroupSnapshot(control, asked.caller, { id, status: value.status.toLowerCase() }),
-      { since: SINCE.resetStatus },
+      { since: SINCE.resetStatus, rule: 'group:reset_group_snapshot_status' },
     ),
   ],
 ]);
@@ -72,30 +72,46 @@ export function groupSnapshotRoutes(app: FastifyInstance, { control }: RouteCont
     const page = { collection: 'group_snapshots', linksKey: 'group_snapshot_links', limit: listing.limit, items };
     return { group_snapshots: items, ...nextLink(request, page) };
   };
-  app.get('/group_snapshots', { config }, async (request) => list(request, (_, { id, name }) => ({ id, name })));
-  app.get('/group_snapshots/detail', { config }, async (request) => list(request, full));
+  app.get(
+    '/group_snapshots',
+    { config: { ...config, list: WORDS, rule: 'group:get_all_group_snapshots' } },
+    async (request) => list(request, (_, { id, name }) => ({ id, name })),
+  );
+  app.get(
+    '/group_snapshots/detail',
+    { config: { ...config, list: WORDS, rule: 'group:get_all_group_snapshots' } },
+    async (request) => list(request, full),
+  );
 
-  app.post('/group_snapshots', { config }, async (request, reply) => {
-    const { group_snapshot: body } = checked(request, CreateGroupSnapshot, request.body);
-    const { id, name, group_type_id } = await createGroupSnapshot(control, request.asked.caller, {
-      groupId: idOf(body.group_id),
-      name: trimmed(body.name ?? null),
-      description: trimmed(body.description ?? null),
-    });
-    return reply.code(202).send({ group_snapshot: { id, name, group_type_id } });
-  });
+  app.post(
+    '/group_snapshots',
+    { config: { ...config, body: CreateGroupSnapshot, rule: 'group:create_group_snapshot' } },
+    async (request, reply) => {
+      const { group_snapshot: body } = checked(request, CreateGroupSnapshot, request.body);
+      const { id, name, group_type_id } = await createGroupSnapshot(control, request.asked.caller, {
+        groupId: idOf(body.group_id),
+        name: trimmed(body.name ?? null),
+        description: trimmed(body.description ?? null),
+      });
+      return reply.code(202).send({ group_snapshot: { id, name, group_type_id } });
+    },
+  );
 
-  app.get('/group_snapshots/:id', { config }, async (request) => {
+  app.get('/group_snapshots/:id', { config: { ...config, rule: 'group:get_group_snapshot' } }, async (request) => {
     const row = await getGroupSnapshot(control, request.asked.caller, param(request, 'id'));
     return { group_snapshot: full(request.asked, row) };
   });
 
-  app.delete('/group_snapshots/:id', { config }, async (request, reply) => {
-    await deleteGroupSnapshot(control, request.asked.caller, param(request, 'id'));
-    return reply.code(202).send();
-  });
+  app.delete(
+    '/group_snapshots/:id',
+    { config: { ...config, rule: 'group:delete_group_snapshot' } },
+    async (request, reply) => {
+      await deleteGroupSnapshot(control, request.asked.caller, param(request, 'id'));
+      return reply.code(202).send();
+    },
+  );
 
-  app.post('/group_snapshots/:id/action', { config }, (request, reply) =>
+  app.post('/group_snapshots/:id/action', { config: { ...config, actions: ACTIONS } }, (request, reply) =>
     perform(request, reply, { control, actions: ACTIONS }),
   );
 }

@@ -72,7 +72,7 @@ const MAKING: ReadonlyMap<string, Action> = new Map<string, Action>([
         });
         return { group: summary(row) };
       },
-      { since: SINCE.snapshots },
+      { since: SINCE.snapshots, rule: 'group:create' },
     ),
   ],
 ]);
@@ -84,7 +84,7 @@ const ACTIONS: ReadonlyMap<string, Action> = new Map<string, Action>([
       GROUP_ACTION.delete,
       ({ control, asked, id, value }) =>
         deleteGroup(control, asked.caller, { id, withVolumes: booleanOf(value['delete-volumes']) === true }),
-      { since: SINCE.groups },
+      { since: SINCE.groups, rule: 'group:delete' },
     ),
   ],
   [
@@ -92,7 +92,7 @@ const ACTIONS: ReadonlyMap<string, Action> = new Map<string, Action>([
     action(
       GROUP_ACTION.resetStatus,
       ({ control, asked, id, value }) => resetGroup(control, asked.caller, { id, status: value.status.toLowerCase() }),
-      { since: SINCE.resetStatus },
+      { since: SINCE.resetStatus, rule: 'group:reset_status' },
     ),
   ],
   ...['enable_replication', 'disable_replication', 'failover_replication', 'list_replication_targets'].map(
@@ -117,10 +117,18 @@ export function groupRoutes(app: FastifyInstance, { control }: RouteContext): vo
     const page = { collection: 'groups', linksKey: 'group_links', limit: listing.limit, items };
     return { groups: items, ...nextLink(request, page) };
   };
-  app.get('/groups', { config }, async (request) => list(request, { isDetailed: false }));
-  app.get('/groups/detail', { config }, async (request) => list(request, { isDetailed: true }));
+  app.get(
+    '/groups',
+    { config: { ...config, list: WORDS, query: ['list_volume'], rule: 'group:get_all' } },
+    async (request) => list(request, { isDetailed: false }),
+  );
+  app.get(
+    '/groups/detail',
+    { config: { ...config, list: WORDS, query: ['list_volume'], rule: 'group:get_all' } },
+    async (request) => list(request, { isDetailed: true }),
+  );
 
-  app.post('/groups', { config }, async (request, reply) => {
+  app.post('/groups', { config: { ...config, body: CreateGroup, rule: 'group:create' } }, async (request, reply) => {
     const { group: body } = checked(request, CreateGroup, request.body);
     const row = await createGroup(control, request.asked.caller, {
       name: trimmed(body.name ?? null),
@@ -132,25 +140,31 @@ export function groupRoutes(app: FastifyInstance, { control }: RouteContext): vo
     return reply.code(202).send({ group: summary(row) });
   });
 
-  app.get('/groups/:id', { config }, async (request) => {
+  app.get('/groups/:id', { config: { ...config, query: ['list_volume'], rule: 'group:get' } }, async (request) => {
     const wanted = { id: param(request, 'id'), withVolumes: wantsVolumes(request) };
     return { group: groupView(request.asked, await getGroup(control, request.asked.caller, wanted)) };
   });
 
-  app.put('/groups/:id', { config }, async (request, reply) => {
-    const { group: body } = checked(request, UpdateGroup, request.body);
-    const update = {
-      ...(body.name !== undefined && { name: trimmed(body.name) }),
-      ...(body.description !== undefined && { description: trimmed(body.description) }),
-      addVolumes: idsOf(body.add_volumes),
-      removeVolumes: idsOf(body.remove_volumes),
-    };
-    await updateGroup(control, request.asked.caller, { id: param(request, 'id'), update });
-    return reply.code(202).send();
-  });
+  app.put(
+    '/groups/:id',
+    { config: { ...config, body: UpdateGroup, rule: 'group:update', status: 202 } },
+    async (request, reply) => {
+      const { group: body } = checked(request, UpdateGroup, request.body);
+      const update = {
+        ...(body.name !== undefined && { name: trimmed(body.name) }),
+        ...(body.description !== undefined && { description: trimmed(body.description) }),
+        addVolumes: idsOf(body.add_volumes),
+        removeVolumes: idsOf(body.remove_volumes),
+      };
+      await updateGroup(control, request.asked.caller, { id: param(request, 'id'), update });
+      return reply.code(202).send();
+    },
+  );
 
-  app.post('/groups/action', { config }, (request, reply) => perform(request, reply, { control, actions: MAKING }));
-  app.post('/groups/:id/action', { config }, (request, reply) =>
+  app.post('/groups/action', { config: { ...config, actions: MAKING } }, (request, reply) =>
+    perform(request, reply, { control, actions: MAKING }),
+  );
+  app.post('/groups/:id/action', { config: { ...config, actions: ACTIONS } }, (request, reply) =>
     perform(request, reply, { control, actions: ACTIONS }),
   );
 }

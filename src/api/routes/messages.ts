@@ -40,7 +40,7 @@ const WORDS: Words<MessageColumn> = {
 export function messageRoutes(app: FastifyInstance, { control }: RouteContext): void {
   const config = { since: MESSAGES_SINCE };
 
-  app.get('/messages', { config }, async (request) => {
+  app.get('/messages', { config: { ...config, list: WORDS, rule: 'message:get_all' } }, async (request) => {
     const { asked } = request;
     const query = asked.minor >= PAGES_SINCE ? (request.query as Query) : {};
     const page = pageOf(query, asked, WORDS);
@@ -50,16 +50,20 @@ export function messageRoutes(app: FastifyInstance, { control }: RouteContext): 
     return { messages: items, ...nextLink(request, { collection: 'messages', limit: page.limit, items }) };
   });
 
-  app.get('/messages/:id', { config }, async (request) => {
+  app.get('/messages/:id', { config: { ...config, rule: 'message:get' } }, async (request) => {
     return {
       message: messageView(request.asked, await getMessage(control, request.asked.caller, param(request, 'id'))),
     };
   });
 
-  app.delete('/messages/:id', { config }, async (request, reply) => {
-    await deleteMessage(control, request.asked.caller, param(request, 'id'));
-    return reply.code(204).send();
-  });
+  app.delete(
+    '/messages/:id',
+    { config: { ...config, rule: 'message:delete', status: 204 } },
+    async (request, reply) => {
+      await deleteMessage(control, request.asked.caller, param(request, 'id'));
+      return reply.code(204).send();
+    },
+  );
 }
 
 function messageView(asked: Asked, row: MessageRow): Json {

@@ -51,11 +51,17 @@ export function transferRoutes(app: FastifyInstance, { control }: RouteContext):
       const items = (await listTransfers(control, asked.caller, page)).map((row) => view(asked, row));
       return { transfers: items, ...nextLink(request, { collection: 'transfers', limit: page.limit, items }) };
     };
-    app.get(path, { config }, async (request) => list(request, summary));
-    app.get(`${path}/detail`, { config }, async (request) => list(request, full));
+    app.get(path, { config: { ...config, list: WORDS, rule: 'volume:get_all_transfers' } }, async (request) =>
+      list(request, summary),
+    );
+    app.get(
+      `${path}/detail`,
+      { config: { ...config, list: WORDS, rule: 'volume:get_all_transfers' } },
+      async (request) => list(request, full),
+    );
 
-    app.post(path, { config }, async (request, reply) => {
-      const schema = isNew ? CreateTransferWithSnapshots : CreateTransfer;
+    const schema = isNew ? CreateTransferWithSnapshots : CreateTransfer;
+    app.post(path, { config: { ...config, body: schema, rule: 'volume:create_transfer' } }, async (request, reply) => {
       const { transfer: body } = checked(request, schema, request.body);
       const noSnapshots = 'no_snapshots' in body && booleanOf(body.no_snapshots) === true;
       const wanted = { volumeId: idOf(body.volume_id), name: trimmed(body.name ?? null), noSnapshots };
@@ -63,19 +69,23 @@ export function transferRoutes(app: FastifyInstance, { control }: RouteContext):
       return reply.code(202).send({ transfer: { ...full(request.asked, row), auth_key: key } });
     });
 
-    app.get(`${path}/:id`, { config }, async (request) => {
+    app.get(`${path}/:id`, { config: { ...config, rule: 'volume:get_transfer' } }, async (request) => {
       const row = await getTransfer(control, request.asked.caller, param(request, 'id'));
       return { transfer: full(request.asked, row) };
     });
 
-    app.post(`${path}/:id/accept`, { config }, async (request, reply) => {
-      const { accept } = checked(request, AcceptTransfer, request.body);
-      const wanted = { id: param(request, 'id'), key: String(accept.auth_key) };
-      const row = await acceptTransfer(control, request.asked.caller, wanted);
-      return reply.code(202).send({ transfer: summary(request.asked, row) });
-    });
+    app.post(
+      `${path}/:id/accept`,
+      { config: { ...config, body: AcceptTransfer, rule: 'volume:accept_transfer' } },
+      async (request, reply) => {
+        const { accept } = checked(request, AcceptTransfer, request.body);
+        const wanted = { id: param(request, 'id'), key: String(accept.auth_key) };
+        const row = await acceptTransfer(control, request.asked.caller, wanted);
+        return reply.code(202).send({ transfer: summary(request.asked, row) });
+      },
+    );
 
-    app.delete(`${path}/:id`, { config }, async (request, reply) => {
+    app.delete(`${path}/:id`, { config: { ...config, rule: 'volume:delete_transfer' } }, async (request, reply) => {
       await deleteTransfer(control, request.asked.caller, param(request, 'id'));
       return reply.code(202).send();
     });
