@@ -29,7 +29,10 @@ export class ApiError extends Error {
 /** A 400 is either a bad request or a wrong state; the API tells them apart by how the message begins. */
 function exitOf(status: number, message: string): number {
   if (status === 400) {
-    const isState = /^Invalid (volume|snapshot|backup): |^(Target volume type is|Qos specs) still in use/.test(message);
+    const isState =
+      /^Invalid (volume|snapshot|backup|Group|GroupSnapshot): |^(Target volume type is|Qos specs) still in use/.test(
+        message,
+      );
     return isState ? FAILURES.wrong_state.exit : FAILURES.bad_request.exit;
   }
   const row = Object.values(FAILURES).find((candidate) => candidate.http === status);

@@ -5,11 +5,14 @@
  */
 import { Command, CommanderError, Option } from 'commander';
 import { registerCheck } from './commands/check.ts';
+import { registerGroup } from './commands/group.ts';
+import { registerMessage } from './commands/message.ts';
 import { registerQos } from './commands/qos.ts';
 import { registerQuota } from './commands/quota.ts';
 import { registerServe } from './commands/serve.ts';
 import { registerSnapshot } from './commands/snapshot.ts';
 import { registerStatus } from './commands/status.ts';
+import { registerTransfer } from './commands/transfer.ts';
 import { registerType } from './commands/type.ts';
 import { registerVolume } from './commands/volume.ts';
 import { DEFAULT_URL } from './connection.ts';
@@ -42,6 +45,9 @@ function buildProgram(): Command {
   registerType(program);
   registerQos(program);
   registerQuota(program);
+  registerTransfer(program);
+  registerGroup(program);
+  registerMessage(program);
   registerStatus(program);
   registerCheck(program);
   return program;

@@ -1,5 +1,5 @@
 /**
- * Volumes and snapshots as the command line needs them: found by id or by a name that only one bears, and waited for
+ * The API's objects as the command line needs them: found by id or by a name that only one bears, and waited for
  * until what was asked has happened.
  */
 import { Failure } from '../base/errors.ts';
@@ -7,7 +7,37 @@ import { type ApiClient, ApiError } from './client.ts';
 import { type Json, maybeText, member, members, text } from './decode.ts';
 import { OperationFailed } from './failure.ts';
 
-export type Kind = 'volume' | 'snapshot';
+export type Kind = 'volume' | 'snapshot' | 'transfer' | 'group' | 'group snapshot';
+
+type Words = {
+  /** Below /v3. */
+  readonly path: string;
+  /** The keys of one and of many, and of the links to more. */
+  readonly one: string;
+  readonly many: string;
+  readonly links: string;
+  readonly title: string;
+};
+
+const WORDS: Readonly<Record<Kind, Words>> = {
+  volume: { path: 'volumes', one: 'volume', many: 'volumes', links: 'volumes_links', title: 'Volume' },
+  snapshot: { path: 'snapshots', one: 'snapshot', many: 'snapshots', links: 'snapshots_links', title: 'Snapshot' },
+  transfer: {
+    path: 'volume-transfers',
+    one: 'transfer',
+    many: 'transfers',
+    links: 'transfers_links',
+    title: 'Transfer',
+  },
+  group: { path: 'groups', one: 'group', many: 'groups', links: 'group_links', title: 'Group' },
+  'group snapshot': {
+    path: 'group_snapshots',
+    one: 'group_snapshot',
+    many: 'group_snapshots',
+    links: 'group_snapshot_links',
+    title: 'Group snapshot',
+  },
+};
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 /** Between two looks at a status: short at first, since most work takes milliseconds, then longer. */
@@ -15,19 +45,20 @@ const POLL_MS_MIN = 20;
 const POLL_MS_MAX = 2_000;
 const POLL_GROWTH = 1.5;
 
-export const pathOf = (kind: Kind, id: string) => `/${kind}s/${encodeURIComponent(id)}`;
+export const pathOf = (kind: Kind, id: string) => `/${WORDS[kind].path}/${encodeURIComponent(id)}`;
 
 /** All pages of a list. */
 export async function listAll(client: ApiClient, kind: Kind, query: Readonly<Record<string, string>>): Promise<Json[]> {
+  const { path, many, links: linksKey } = WORDS[kind];
   const found: Json[] = [];
   let marker: string | null = null;
   for (;;) {
     const parameters = new URLSearchParams({ ...query, ...(marker === null ? {} : { marker }) });
-    const page = await client.get(`/${kind}s/detail?${parameters}`);
-    const items = members(page, `${kind}s`);
+    const page = await client.get(`/${path}/detail?${parameters}`);
+    const items = members(page, many);
     found.push(...items);
     const last = items.at(-1);
-    const links = page[`${kind}s_links`];
+    const links = page[linksKey];
     if (last === undefined || !Array.isArray(links) || links.length === 0) return found;
     marker = text(last, 'id');
   }
@@ -35,7 +66,7 @@ export async function listAll(client: ApiClient, kind: Kind, query: Readonly<Rec
 
 async function show(client: ApiClient, kind: Kind, id: string): Promise<Json | null> {
   try {
-    return member(await client.get(pathOf(kind, id)), kind);
+    return member(await client.get(pathOf(kind, id)), WORDS[kind].one);
   } catch (error) {
     if (error instanceof ApiError && error.status === 404) return null;
     throw error;
@@ -51,8 +82,7 @@ export async function find(client: ApiClient, kind: Kind, reference: string): Pr
   const named = await listAll(client, kind, { name: reference });
   const [first, ...others] = named;
   if (first === undefined) {
-    const title = kind === 'volume' ? 'Volume' : 'Snapshot';
-    throw new Failure('not_found', { kind: title, id: reference });
+    throw new Failure('not_found', { kind: WORDS[kind].title, id: reference });
   }
   if (others.length > 0) {
     const ids = named.map((item) => text(item, 'id')).join(', ');
@@ -88,7 +118,7 @@ export async function waitFor(options: {
     const found = await show(client, kind, id);
     if (found === null) {
       if (options.until === 'gone') return null;
-      throw new Failure('not_found', { kind: kind === 'volume' ? 'Volume' : 'Snapshot', id });
+      throw new Failure('not_found', { kind: WORDS[kind].title, id });
     }
     const status = text(found, 'status');
     if (status.startsWith('error') && status !== 'error_extending') {

@@ -26,8 +26,8 @@ import {
   type VolumeColumn,
 } from '../catalog/volumes.ts';
 import { type Control, METADATA_KEYS_MAX, refuseWhileConnected } from './control.ts';
-import { requireAllowed } from './placement.ts';
 import { requireRoomInGroup } from './groups.ts';
+import { requireAllowed } from './placement.ts';
 import type { Caller } from './policy.ts';
 import { charge } from './quotas.ts';
 import { begin, initialStatus, requireStatus, visibleSnapshot, visibleVolume } from './states.ts';

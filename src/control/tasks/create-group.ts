@@ -7,6 +7,7 @@ import { Failure } from '../../base/errors.ts';
 import { updateGroup } from '../../catalog/groups.ts';
 import { updateVolume } from '../../catalog/volumes.ts';
 import { type Control, GIB } from '../control.ts';
+import { applyLimits } from '../limits.ts';
 import { noteFailure } from '../messages.ts';
 import { finish } from '../states.ts';
 import { taskKind } from './kind.ts';
@@ -39,6 +40,7 @@ export const createGroupTask = taskKind(CreateGroupArgs, {
       for (const { volumeId, sizeGib, sourceId, temporaryId } of volumes) {
         const from = temporaryId ?? sourceId;
         await control.backend.createVolume({ id: volumeId, sizeBytes: sizeGib * GIB, sourceId: from });
+        await applyLimits(control, volumeId);
         await control.exports.publishVolume(volumeId);
       }
       for (const id of temporaryIds) await control.backend.delete(id);
