@@ -12,6 +12,7 @@ export declare class NativePlane {
   openVolume(handle: number, sizeBytes: number, readOnly: boolean): void
   closeVolume(handle: number, id: number): void
   resizeVolume(handle: number, sizeBytes: number): void
+  setLimits(handle: number, limits: SpeedLimits): void
   publish(name: string, handle: number, mode: ExportMode): void
   unpublish(name: string, id: number): void
   loadLeaf(handle: number, leaf: number, page: Uint8Array): boolean
@@ -22,6 +23,8 @@ export declare class NativePlane {
   refuse(handle: number): void
   flush(handle: number, token: number): boolean
   freeze(handle: number, token: number): boolean
+  /** Handles and tokens in pairs; returns the tokens of handles that are not known. */
+  freezeTogether(members: Array<number>): Array<number>
   committed(token: number, errno: number): void
   /** To a question (abi.rs): words of 64 bits, little-endian, in pairs; none: there is no such snapshot. */
   answer(id: number, words?: Uint8Array | undefined | null): void
@@ -52,11 +55,26 @@ export interface ExportMode {
 /** sd_notify(3): one datagram to the service manager's socket, which Node cannot send. */
 export declare function notifyServiceManager(socket: string, state: string): void
 
+export interface Rate {
+  average: number
+  burst: number
+  burstSeconds: number
+}
+
 export interface ServerStats {
   connections: number
   connectionsTotal: number
   handshakesFailed: number
   panics: number
+}
+
+export interface SpeedLimits {
+  totalOps: Rate
+  readOps: Rate
+  writeOps: Rate
+  totalBytes: Rate
+  readBytes: Rate
+  writeBytes: Rate
 }
 
 /** Paths of PEM files. */
@@ -77,4 +95,5 @@ export interface VolumeStats {
   trimOps: number
   trimBytes: number
   errors: number
+  throttledUs: number
 }
