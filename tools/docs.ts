@@ -35,8 +35,8 @@ Every error has a code. The API answers with the HTTP status and, as the only ke
 ${table(['code', 'HTTP', 'exit code', 'message'], rows)}
 
 The API has a few answers of its own: 404 \`itemNotFound\` for paths and for routes that the microversion asked for does not
-have, 406 \`computeFault\` for a microversion out of range, 413 \`overLimit\` for a body of more than 114688 bytes, 415
-\`badMediaType\` for a body that is not JSON. Status 500 never says more than that something went wrong; the log does.
+have, 406 \`computeFault\` for a microversion out of range, 413 \`overLimit\` for a body of more than \`body_bytes_max\` (114688), 415
+\`badMediaType\` for a body that is not JSON; and 401, whose key is \`error\` as in the Identity API. Status 500 never says more than that something went wrong; the log does.
 `;
 }
 
