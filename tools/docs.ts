@@ -43,6 +43,7 @@ have, 406 \`computeFault\` for a microversion out of range, 413 \`overLimit\` fo
 function transitions(actions: Readonly<Record<string, Transition<string>>>): string {
   const word = (status: string | null): string => {
     if (status === null) return 'gone';
+    if (status === 'by-attachments') return 'as its attachments say';
     return status === 'previous' ? 'as before' : `\`${status}\``;
   };
   const rows = Object.entries(actions).map(([action, { from, during, done, failed }]) => [
@@ -65,7 +66,9 @@ function statesPage(): string {
 
 An action is refused in any other status than those of its column "from": 400, or 409 for revert. The status changes
 before the request is answered, and of two requests that race for one object only one is accepted. "–" in "during" means
-that the change happens at once. After a crash every action under way goes on at the next start.
+that the change happens at once. After a crash every action under way goes on at the next start. "As its attachments say":
+\`in-use\` while one is attached, else \`attaching\` while one has an export, else \`reserved\` while there is one, else
+\`available\`. When an attachment ends while other work is under way, the work ends in the status that is right then.
 
 ## Volumes
 

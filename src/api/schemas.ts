@@ -39,7 +39,7 @@ export const Description = Type.Unsafe<string | null>({
 });
 const UUID = '^[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{12}$';
 export const Id = Type.Unsafe<string>({ type: 'string', pattern: UUID });
-const IdOrNull = Type.Unsafe<string | null>({ type: ['string', 'null'], pattern: UUID });
+export const IdOrNull = Type.Unsafe<string | null>({ type: ['string', 'null'], pattern: UUID });
 const Anything = Type.Unknown();
 
 /** GiB: a number or digits. The range of digits is checked by `gibOf`. */
@@ -127,6 +127,9 @@ export const MetaBody = closed({
 export const oneOf = (words: readonly string[]): ReturnType<typeof Type.Unsafe<string>> =>
   Type.Unsafe<string>({ type: 'string', enum: [...new Set(words.flatMap((word) => [word, word.toUpperCase()]))] });
 
+const oneOfOrNull = (words: readonly string[]): ReturnType<typeof Type.Unsafe<string | null>> =>
+  Type.Unsafe<string | null>({ enum: [null, ...new Set(words.flatMap((word) => [word, word.toUpperCase()]))] });
+
 /** The value below each action's key. */
 export const ACTION = {
   nothing: Anything,
@@ -135,8 +138,8 @@ export const ACTION = {
   readonly: closed({ readonly: Boolish }),
   resetVolume: Type.Object(
     {
-      status: Type.Optional(oneOf(VOLUME_STATUSES.filter((status) => status !== 'reverting'))),
-      attach_status: Type.Optional(oneOf(['attached', 'detached'])),
+      status: Type.Optional(oneOfOrNull(VOLUME_STATUSES.filter((status) => status !== 'reverting'))),
+      attach_status: Type.Optional(oneOfOrNull(['attached', 'detached'])),
       migration_status: Type.Optional(Type.Unsafe<string | null>({ type: ['string', 'null'] })),
     },
     { additionalProperties: false, minProperties: 1 },

@@ -12,12 +12,14 @@ import { answerError, Fault, noSuchRoute, tooNew } from './faults.ts';
 import { minorOf, versionHeader } from './microversion.ts';
 import { describeRoutes, openApiRoutes } from './openapi.ts';
 import { type Limiter, limitRates, type RateLimits } from './rate-limits.ts';
+import { attachmentRoutes } from './routes/attachments.ts';
 import { basicRoutes } from './routes/basics.ts';
 import { groupSnapshotRoutes } from './routes/group-snapshots.ts';
 import { groupTypeRoutes } from './routes/group-types.ts';
 import { groupRoutes } from './routes/groups.ts';
 import { hostRoutes } from './routes/hosts.ts';
 import { messageRoutes } from './routes/messages.ts';
+import { manageableRoutes } from './routes/manageable.ts';
 import { metadataRoutes } from './routes/metadata.ts';
 import { qosRoutes } from './routes/qos-specs.ts';
 import { quarryRoutes, scrapeRoute } from './routes/quarry.ts';
@@ -103,6 +105,8 @@ export function buildServer(control: Control, options: ServerOptions): Server {
 const ROUTES = [
   volumeRoutes,
   volumeActionRoutes,
+  attachmentRoutes,
+  manageableRoutes,
   snapshotRoutes,
   metadataRoutes,
   typeRoutes,

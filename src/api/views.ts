@@ -42,7 +42,7 @@ export type VolumeView = { readonly place: Place; readonly form: 'full' | 'creat
 
 /** `created`: the answer of a create or update, which lacks what is for administrators. */
 export function volumeView(asked: Asked, volume: Volume, { place, form }: VolumeView): Json {
-  const { row, attachments } = volume;
+  const { row } = volume;
   const { minor } = asked;
   const isAdmin = asked.caller.isAdmin;
   const isFull = form === 'full';
@@ -66,8 +66,8 @@ export function volumeView(asked: Asked, volume: Volume, { place, form }: Volume
     encrypted: false,
     replication_status: null,
     consistencygroup_id: null,
-    multiattach: false,
-    attachments: attachments.map(attachmentView),
+    multiattach: row.multiattach === 1,
+    attachments: attached(volume).map((attachment) => attachedView(attachment, { isAdmin })),
     ...(isAdmin && { migration_status: null }),
     ...(isFull && { 'os-vol-tenant-attr:tenant_id': row.project_id }),
     ...(isFull &&
@@ -85,22 +85,28 @@ export function volumeView(asked: Asked, volume: Volume, { place, form }: Volume
   };
 }
 
-function shownMetadata({ row, metadata, attachments }: Volume): Json {
+/** Those that are about to be are shown by the attachments themselves. */
+function attached({ attachments }: Volume): AttachmentRow[] {
+  return attachments.filter(({ status }) => status === 'attached');
+}
+
+function shownMetadata(volume: Volume): Json {
+  const { row, metadata } = volume;
   const shown = new Map(metadata);
   if (row.read_only !== null) shown.set('readonly', row.read_only === 1 ? 'True' : 'False');
-  const [attachment] = attachments;
+  const [attachment] = attached(volume);
   if (attachment !== undefined) shown.set('attached_mode', attachment.mode);
   return Object.fromEntries(shown);
 }
 
-function attachmentView(row: AttachmentRow): Json {
+function attachedView(row: AttachmentRow, { isAdmin }: { isAdmin: boolean }): Json {
   return {
     // The volume's id, and not the attachment's: that is how clients know it.
     id: row.volume_id,
     attachment_id: row.id,
     volume_id: row.volume_id,
     server_id: row.instance_id,
-    host_name: row.host_name,
+    host_name: isAdmin ? row.host_name : null,
     device: row.device,
     attached_at: timeOf(row.attached_at),
   };

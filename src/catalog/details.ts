@@ -1,9 +1,9 @@
 /**
- * What hangs on volumes and snapshots: metadata and attachments. Read for a whole page at once, so that a listing
- * costs the same number of queries however long it is.
+ * Metadata of volumes and snapshots. Read for a whole page at once, so that a listing costs the same number of queries
+ * however long it is.
  */
 import { manyByIds } from './many.ts';
-import type { AttachmentRow, Reader, Writer } from './schema.ts';
+import type { Reader, Writer } from './schema.ts';
 
 export type MetadataScope = 'user' | 'image';
 export type Metadata = ReadonlyMap<string, string>;
@@ -82,35 +82,4 @@ export async function removeMetadata(
     .where('key', '=', owner.key)
     .executeTakeFirst();
   return removed.numDeletedRows > 0n;
-}
-
-export async function attachmentsOf(reader: Reader, volumeId: string): Promise<AttachmentRow[]> {
-  return reader
-    .selectFrom('attachments')
-    .selectAll()
-    .where('volume_id', '=', volumeId)
-    .orderBy('attached_at')
-    .execute();
-}
-
-export async function attachmentsOfAll(
-  reader: Reader,
-  volumeIds: readonly string[],
-): Promise<Map<string, AttachmentRow[]>> {
-  const found = new Map<string, AttachmentRow[]>();
-  for (const row of await attachmentRows(reader, volumeIds))
-    found.set(row.volume_id, [...(found.get(row.volume_id) ?? []), row]);
-  return found;
-}
-
-export async function insertAttachment(writer: Writer, row: AttachmentRow): Promise<void> {
-  await writer.insertInto('attachments').values(row).execute();
-}
-
-export async function removeAttachment(writer: Writer, id: string): Promise<void> {
-  await writer.deleteFrom('attachments').where('id', '=', id).execute();
-}
-
-export async function removeAttachmentsOf(writer: Writer, volumeId: string): Promise<void> {
-  await writer.deleteFrom('attachments').where('volume_id', '=', volumeId).execute();
 }

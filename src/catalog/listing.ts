@@ -42,7 +42,8 @@ export type ListedTable =
   | 'transfers'
   | 'groups'
   | 'group_snapshots'
-  | 'group_types';
+  | 'group_types'
+  | 'attachments';
 type Builder = ExpressionBuilder<Schema, ListedTable>;
 type Condition = ExpressionWrapper<Schema, ListedTable, SqlBool>;
 
@@ -105,7 +106,17 @@ export async function listPage<Table extends ListedTable, Column extends string>
 }
 
 /** Columns without a value in some rows. For the others the conditions stay simple enough for an index. */
-const NULLABLE = new Set<string>(['name', 'description', 'updated_at', 'snapshot_id', 'source_volume_id', 'group_id']);
+const NULLABLE = new Set<string>([
+  'name',
+  'description',
+  'updated_at',
+  'snapshot_id',
+  'source_volume_id',
+  'group_id',
+  'instance_id',
+  'host_name',
+  'attached_at',
+]);
 
 /** The rows that come after `marker` in this order. Nulls sort lowest. */
 export function after<Column extends string>(

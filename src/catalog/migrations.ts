@@ -5,6 +5,7 @@
 import { type Kysely, sql } from 'kysely';
 import { volumes } from './migrations/0001-volumes.ts';
 import { types } from './migrations/0002-types.ts';
+import { attachments } from './migrations/0003-attachments.ts';
 import { groups } from './migrations/0004-groups.ts';
 
 type Migration = { readonly name: string; readonly up: (db: Kysely<unknown>) => Promise<void> };
@@ -12,6 +13,7 @@ type Migration = { readonly name: string; readonly up: (db: Kysely<unknown>) => 
 export const MIGRATIONS: readonly Migration[] = [
   { name: '0001-volumes', up: volumes },
   { name: '0002-types', up: types },
+  { name: '0003-attachments', up: attachments },
   { name: '0004-groups', up: groups },
 ];
 

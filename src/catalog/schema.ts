@@ -25,6 +25,8 @@ type VolumeTable = {
   bootable: number;
   /** Null until somebody set it. */
   read_only: number | null;
+  /** Comes from the type: it may have several attachments. */
+  multiattach: number;
   created_at: number;
   updated_at: number | null;
   group_id: string | null;
@@ -61,11 +63,29 @@ type MetadataTable = {
 type AttachmentTable = {
   id: string;
   volume_id: string;
+  project_id: string;
   instance_id: string | null;
   host_name: string | null;
-  device: string;
+  device: string | null;
+  /** `rw`, `ro`, or the word `null` until it is decided. */
   mode: string;
-  attached_at: number;
+  status: string;
+  attached_at: number | null;
+  created_at: number;
+  updated_at: number | null;
+};
+
+/** An export of a volume under a name that only its attachment tells. */
+type ConnectionTable = {
+  name: string;
+  volume_id: string;
+  /** Null: made by the old way, in which the attachment comes afterwards. */
+  attachment_id: string | null;
+  host: string;
+  /** JSON object: what the client said of itself. */
+  connector: string;
+  read_only: number;
+  created_at: number;
 };
 
 type TypeTable = {
@@ -223,6 +243,7 @@ export type Schema = {
   snapshots: SnapshotTable;
   metadata: MetadataTable;
   attachments: AttachmentTable;
+  connections: ConnectionTable;
   types: TypeTable;
   type_extra_specs: TypeExtraSpecTable;
   type_access: TypeAccessTable;
@@ -245,6 +266,7 @@ export type Schema = {
 export type VolumeRow = Readonly<Selectable<VolumeTable>>;
 export type SnapshotRow = Readonly<Selectable<SnapshotTable>>;
 export type AttachmentRow = Readonly<Selectable<AttachmentTable>>;
+export type ConnectionRow = Readonly<Selectable<ConnectionTable>>;
 export type TypeRow = Readonly<Selectable<TypeTable>>;
 export type TypeEncryptionRow = Readonly<Selectable<TypeEncryptionTable>>;
 export type DefaultTypeRow = Readonly<Selectable<DefaultTypeTable>>;

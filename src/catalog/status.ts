@@ -1,5 +1,5 @@
 /**
- * The one statement that writes a status: compare and set. `control/states.ts` is its only caller.
+ * The statements that write a status: compare and set. `control/states.ts` is their only caller.
  */
 import type { GroupRow, GroupSnapshotRow, Reader, SnapshotRow, VolumeRow, Writer } from './schema.ts';
 
@@ -38,6 +38,19 @@ export async function changeStatus<Table extends keyof Rows>(
   if (change.from !== null) query = query.where('status', 'in', change.from);
   const row: unknown = await query.returningAll().executeTakeFirst();
   return row as Rows[Table] | undefined;
+}
+
+/** For a volume whose work under way ends in its status before, when that is no longer what it would be. */
+export async function changePreviousStatus(
+  writer: Writer,
+  { id, from, to }: { id: string; from: readonly string[]; to: string },
+): Promise<void> {
+  await writer
+    .updateTable('volumes')
+    .set({ previous_status: to })
+    .where('id', '=', id)
+    .where('previous_status', 'in', from)
+    .execute();
 }
 
 export async function statusOf(

@@ -6,6 +6,9 @@ import { sql } from 'kysely';
 import { type Listing, listPage, matching } from './listing.ts';
 import type { NewVolumeRow, Reader, VolumeRow, Writer } from './schema.ts';
 
+/** Below what any SQL database takes as parameters. */
+const IDS_PER_QUERY = 1000;
+
 export type VolumeColumn =
   | 'id'
   | 'name'
@@ -14,6 +17,7 @@ export type VolumeColumn =
   | 'size_gib'
   | 'availability_zone'
   | 'bootable'
+  | 'multiattach'
   | 'type_id'
   | 'snapshot_id'
   | 'source_volume_id'
@@ -25,6 +29,15 @@ export type VolumeColumn =
 
 export async function findVolume(reader: Reader, id: string): Promise<VolumeRow | undefined> {
   return reader.selectFrom('volumes').selectAll().where('id', '=', id).executeTakeFirst();
+}
+
+export async function findVolumes(reader: Reader, ids: readonly string[]): Promise<VolumeRow[]> {
+  const found: VolumeRow[] = [];
+  for (let first = 0; first < ids.length; first += IDS_PER_QUERY) {
+    const some = ids.slice(first, first + IDS_PER_QUERY);
+    found.push(...(await reader.selectFrom('volumes').selectAll().where('id', 'in', some).execute()));
+  }
+  return found;
 }
 
 export async function insertVolume(writer: Writer, row: NewVolumeRow): Promise<VolumeRow> {
@@ -40,6 +53,7 @@ export type VolumeChanges = Partial<
     | 'target_size_gib'
     | 'bootable'
     | 'read_only'
+    | 'multiattach'
     | 'failure'
     | 'type_id'
     | 'updated_at'
@@ -53,6 +67,7 @@ export async function updateVolume(writer: Writer, id: string, changes: VolumeCh
 /** The row with its own details; the caller has seen to it that nothing refers to it. */
 export async function removeVolume(writer: Writer, id: string): Promise<void> {
   await writer.deleteFrom('metadata').where('owner_id', '=', id).execute();
+  await writer.deleteFrom('connections').where('volume_id', '=', id).execute();
   await writer.deleteFrom('attachments').where('volume_id', '=', id).execute();
   await writer.deleteFrom('transfers').where('volume_id', '=', id).execute();
   await writer.deleteFrom('volumes').where('id', '=', id).execute();

@@ -12,6 +12,7 @@ import { ensureReservedGroupType } from './group-types.ts';
 import { LimitKeeper } from './limits.ts';
 import { failObject, settleLeftovers } from './recovery.ts';
 import { Tasks } from './tasks.ts';
+import { Turns } from './turns.ts';
 import { ensureDefaultType } from './types.ts';
 
 /** The engine's limit: 64 TiB. */
@@ -44,6 +45,10 @@ export type Settings = {
   readonly quotaDefaults: QuotaDefaults;
   /** Every volume and snapshot is published under its id, and volumes under unique names. */
   readonly publishAll: boolean;
+  /** Under which name clients reach the NBD listeners on TCP; null: under the addresses they listen on. */
+  readonly nbdPublicHost: string | null;
+  /** Only another service may end an attachment that has a connection and a server. */
+  readonly requireServiceToken: boolean;
 };
 
 export type ControlOptions = {
@@ -53,6 +58,8 @@ export type ControlOptions = {
   readonly metrics: Metrics;
   readonly settings: Settings;
   readonly newId: () => string;
+  /** 128 random bits as 32 hex digits: what must not be guessed. */
+  readonly newSecret: () => string;
   /** Milliseconds since 1970. */
   readonly now: () => number;
   /** Resolves after a while, or when the signal says so; for repeating what failed. */
@@ -66,8 +73,11 @@ export class Control {
   readonly metrics: Metrics;
   readonly settings: Settings;
   readonly newId: () => string;
+  readonly newSecret: () => string;
   readonly exports: Exports;
   readonly limits: LimitKeeper;
+  /** Whoever changes the attachments of a volume, by the volume's id. */
+  readonly turns = new Turns();
   readonly tasks: Tasks;
   readonly startedAtUs: number;
   readonly #now: () => number;
@@ -80,6 +90,7 @@ export class Control {
     this.metrics = options.metrics;
     this.settings = options.settings;
     this.newId = options.newId;
+    this.newSecret = options.newSecret;
     this.#now = options.now;
     this.exports = new Exports(this);
     this.limits = new LimitKeeper(this, options.pause);
@@ -101,7 +112,7 @@ export class Control {
     await settleLeftovers(this, resumed);
     // Before anybody is served: limits were forgotten with the process that set them.
     await this.limits.applyAll();
-    if (this.settings.publishAll) await this.exports.publishAll();
+    await this.exports.publishAtStart();
     this.tasks.resume(resumed);
   }
 

@@ -1,11 +1,12 @@
 /**
  * Which names are published over NBD: every volume under its id, and under its name while no other volume bears that
- * name; every snapshot, read-only, under its id. Publications live as long as the process, so they are made again at
- * each start. What a name should point to is always read from the catalog, in the order of the changes; here is only
+ * name; every snapshot, read-only, under its id; and, unlisted, the names that attachments were given. Publications live
+ * as long as the process, so they are made again at each start. What a name should point to is always read from the catalog, in the order of the changes; here is only
  * what it points to now.
  */
 
-import type { SnapshotRow, VolumeRow } from '../catalog/schema.ts';
+import { allConnections } from '../catalog/attachments.ts';
+import type { ConnectionRow, SnapshotRow, VolumeRow } from '../catalog/schema.ts';
 import { allSnapshots, findSnapshot } from '../catalog/snapshots.ts';
 import { allVolumes, findVolume, volumesNamed } from '../catalog/volumes.ts';
 import type { Control } from './control.ts';
@@ -16,9 +17,18 @@ export type Export = {
   readonly address: string;
   readonly uri: string;
   readonly readOnly: boolean;
+  /** False: made for an attachment. */
+  readonly isListed: boolean;
 };
 
-type Target = { readonly targetId: string; readonly readOnly: boolean; readonly description: string };
+type Target = {
+  readonly targetId: string;
+  readonly readOnly: boolean;
+  readonly description: string;
+  readonly isListed: boolean;
+};
+/** What is needed of a connection to publish it. */
+type Connection = Pick<ConnectionRow, 'name' | 'volume_id' | 'read_only'>;
 
 /** Anything that looks like an id, with or without dashes, is never published as a name: it could shadow one. */
 const LIKE_AN_ID = /^[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}$/i;
@@ -36,23 +46,17 @@ export class Exports {
   }
 
   /** After a start: everything that has data, as far as the backend has it and serves it. */
-  async publishAll(): Promise<void> {
-    const { backend, catalog, log } = this.#control;
+  async publishAtStart(): Promise<void> {
+    const { backend, catalog, log, settings } = this.#control;
     const usages = await backend.usage(null);
     const healthy = new Set(usages.filter((usage) => usage.failed === null).map((usage) => usage.id));
-    const volumes = await allVolumes(catalog.reader);
-    const snapshots = await allSnapshots(catalog.reader);
-    const bearers = new Map<string, number>();
-    for (const { name } of volumes) if (name !== null) bearers.set(name, (bearers.get(name) ?? 0) + 1);
-    const wanted: (readonly [string, Target])[] = [];
-    for (const row of volumes) {
-      if (!healthy.has(row.id) || SERVED_NOT.has(row.status)) continue;
-      wanted.push([row.id, volumeTarget(row)]);
-      if (row.name !== null && isPublishable(row.name) && bearers.get(row.name) === 1)
-        wanted.push([row.name, volumeTarget(row)]);
-    }
-    for (const row of snapshots)
-      if (healthy.has(row.id) && !SERVED_NOT.has(row.status)) wanted.push([row.id, snapshotTarget(row)]);
+    const volumes = (await allVolumes(catalog.reader)).filter(
+      (row) => healthy.has(row.id) && !SERVED_NOT.has(row.status),
+    );
+    const wanted: (readonly [string, Target])[] = settings.publishAll ? await this.#publicNames(volumes, healthy) : [];
+    const served = new Set(volumes.map(({ id }) => id));
+    for (const row of await allConnections(catalog.reader))
+      if (served.has(row.volume_id)) wanted.push([row.name, connectionTarget(row)]);
     for (let first = 0; first < wanted.length; first += STARTING_AT_ONCE) {
       const some = wanted.slice(first, first + STARTING_AT_ONCE);
       // One that cannot be published must not keep the others from being served.
@@ -61,6 +65,34 @@ export class Exports {
       );
     }
     log.info({ names: this.#published.size }, 'exports published');
+  }
+
+  async #publicNames(
+    volumes: readonly VolumeRow[],
+    healthy: ReadonlySet<string>,
+  ): Promise<(readonly [string, Target])[]> {
+    const { reader } = this.#control.catalog;
+    const bearers = new Map<string, number>();
+    for (const { name } of await allVolumes(reader)) if (name !== null) bearers.set(name, (bearers.get(name) ?? 0) + 1);
+    const wanted: (readonly [string, Target])[] = [];
+    for (const row of volumes) {
+      wanted.push([row.id, volumeTarget(row)]);
+      if (row.name !== null && isPublishable(row.name) && bearers.get(row.name) === 1)
+        wanted.push([row.name, volumeTarget(row)]);
+    }
+    for (const row of await allSnapshots(reader))
+      if (healthy.has(row.id) && !SERVED_NOT.has(row.status)) wanted.push([row.id, snapshotTarget(row)]);
+    return wanted;
+  }
+
+  /** Under the name that the attachment gets; with another mode than now, its clients are cut off. */
+  async publishConnection(connection: Connection): Promise<void> {
+    await this.#change(connection.name, async () => connectionTarget(connection));
+  }
+
+  /** Returns when no client that came through the name can do I/O any more. */
+  async withdrawName(name: string): Promise<void> {
+    await this.#change(name, async () => null);
   }
 
   /** Before a volume is called available. */
@@ -106,8 +138,10 @@ export class Exports {
     const scheme = backend.nbdRequiresTls === true ? 'nbds' : 'nbd';
     for (const [name, target] of this.#published) {
       if (target.targetId !== targetId) continue;
-      for (const address of backend.nbdAddresses)
-        found.push({ name, address, uri: nbdUri(address, name, scheme), readOnly: target.readOnly });
+      for (const address of backend.nbdAddresses) {
+        const uri = nbdUri(address, name, scheme);
+        found.push({ name, address, uri, readOnly: target.readOnly, isListed: target.isListed });
+      }
     }
     return found.sort((a, b) => Number(b.name === targetId) - Number(a.name === targetId));
   }
@@ -155,7 +189,7 @@ export class Exports {
       this.#published.delete(name);
     }
     if (wanted === null) return;
-    await backend.publish({ name, ...wanted, isListed: true });
+    await backend.publish({ name, ...wanted });
     this.#published.set(name, wanted);
   }
 
@@ -174,11 +208,20 @@ function isPublishable(name: string): boolean {
 }
 
 function volumeTarget(row: VolumeRow): Target {
-  return { targetId: row.id, readOnly: row.read_only === 1, description: `volume ${row.name ?? row.id}` };
+  return {
+    targetId: row.id,
+    readOnly: row.read_only === 1,
+    description: `volume ${row.name ?? row.id}`,
+    isListed: true,
+  };
 }
 
 function snapshotTarget(row: SnapshotRow): Target {
-  return { targetId: row.id, readOnly: true, description: `snapshot ${row.name ?? row.id}` };
+  return { targetId: row.id, readOnly: true, description: `snapshot ${row.name ?? row.id}`, isListed: true };
+}
+
+function connectionTarget({ volume_id, read_only }: Connection): Target {
+  return { targetId: volume_id, readOnly: read_only === 1, description: `volume ${volume_id}`, isListed: false };
 }
 
 /** `nbds` where the server turns away who does not speak TLS. */

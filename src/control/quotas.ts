@@ -70,24 +70,7 @@ export async function charge(control: Control, reader: Reader, wanted: Charge): 
   const uses = await usesOf(reader, wanted.projectId);
   for (const suffix of suffixes) {
     const use = total(suffix === '' ? uses : uses.filter((line) => line.typeId === wanted.type.id));
-    checkCount({
-      resource: `volumes${suffix}`,
-      limit: limitOf(`volumes${suffix}`),
-      use: use.volumes,
-      add: wanted.volumes,
-    });
-    checkCount({
-      resource: `snapshots${suffix}`,
-      limit: limitOf(`snapshots${suffix}`),
-      use: use.snapshots,
-      add: wanted.snapshots,
-    });
-    checkSize({
-      suffix,
-      limit: limitOf(`gigabytes${suffix}`),
-      use: use.gigabytes + use.growing,
-      add: wanted.gigabytes,
-    });
+    checkUse({ suffix, limitOf, use, add: wanted });
   }
 }
 
@@ -97,6 +80,37 @@ export async function chargeGroup(control: Control, reader: Reader, projectId: s
   if (limit === UNLIMITED || (await countGroups(reader, projectId)) < limit) return;
   const reason = `GroupLimitExceeded: Maximum number of groups allowed (${limit}) exceeded.`;
   throw new Failure('over_quota', { reason });
+}
+
+/** For what the project has already, but of another type. */
+export async function chargeType(
+  control: Control,
+  reader: Reader,
+  wanted: Pick<Charge, 'projectId' | 'type' | 'volumes' | 'gigabytes'>,
+): Promise<void> {
+  const limits = await effectiveLimits(control, reader, wanted.projectId);
+  const uses = await usesOf(reader, wanted.projectId);
+  checkUse({
+    suffix: `_${wanted.type.name}`,
+    limitOf: (resource) => limits.get(resource) ?? UNLIMITED,
+    use: total(uses.filter((line) => line.typeId === wanted.type.id)),
+    add: { ...wanted, snapshots: 0 },
+  });
+}
+
+type UseCheck = {
+  readonly suffix: string;
+  readonly limitOf: (resource: string) => number;
+  readonly use: Total;
+  readonly add: Pick<Charge, 'volumes' | 'snapshots' | 'gigabytes'>;
+};
+
+function checkUse({ suffix, limitOf, use, add }: UseCheck): void {
+  const volumes = `volumes${suffix}`;
+  const snapshots = `snapshots${suffix}`;
+  checkCount({ resource: volumes, limit: limitOf(volumes), use: use.volumes, add: add.volumes });
+  checkCount({ resource: snapshots, limit: limitOf(snapshots), use: use.snapshots, add: add.snapshots });
+  checkSize({ suffix, limit: limitOf(`gigabytes${suffix}`), use: use.gigabytes + use.growing, add: add.gigabytes });
 }
 
 type Check = { readonly limit: number; readonly use: number; readonly add: number };

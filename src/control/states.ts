@@ -4,9 +4,10 @@
  * docs/states.md is generated from these tables.
  */
 import { Failure } from '../base/errors.ts';
-import type { GroupRow, GroupSnapshotRow, SnapshotRow, VolumeRow, Writer } from '../catalog/schema.ts';
+import { attachmentsOf, connectionsOf } from '../catalog/attachments.ts';
+import type { GroupRow, GroupSnapshotRow, Reader, SnapshotRow, VolumeRow, Writer } from '../catalog/schema.ts';
 import { findSnapshot } from '../catalog/snapshots.ts';
-import { changeStatus, statusOf } from '../catalog/status.ts';
+import { changePreviousStatus, changeStatus, statusOf } from '../catalog/status.ts';
 import { findVolume } from '../catalog/volumes.ts';
 import type { Caller } from './policy.ts';
 
@@ -66,12 +67,15 @@ export type Transition<Status extends string> = {
   readonly from: readonly Status[] | 'any';
   /** Null: it happens at once, the status is `done` when the request is answered. */
   readonly during: Status | null;
-  /** Null: the object is gone. */
-  readonly done: Status | 'previous' | null;
+  /** Null: the object is gone. `by-attachments`: what the volume's attachments make it, as they are by then. */
+  readonly done: Status | 'previous' | 'by-attachments' | null;
   readonly failed: Status | 'previous';
 };
 
 const DELETABLE = ['available', 'error', 'error_restoring', 'error_extending', 'error_managing'] as const;
+
+/** The statuses that say how far a volume's attachments are. */
+const ATTACHED = ['available', 'reserved', 'attaching', 'in-use', 'detaching'] as const;
 
 export const VOLUME = {
   create: { from: [], during: 'creating', done: 'available', failed: 'error' },
@@ -81,11 +85,29 @@ export const VOLUME = {
   'extend-in-use': { from: ['available', 'in-use'], during: 'extending', done: 'previous', failed: 'error_extending' },
   revert: { from: ['available'], during: 'reverting', done: 'available', failed: 'error' },
   reserve: { from: ['available'], during: null, done: 'attaching', failed: 'previous' },
-  unreserve: { from: ['attaching'], during: null, done: 'available', failed: 'previous' },
+  'reserve-multiattach': { from: ['available', 'in-use'], during: null, done: 'attaching', failed: 'previous' },
+  unreserve: { from: ['attaching'], during: null, done: 'by-attachments', failed: 'previous' },
   attach: { from: ['available', 'attaching'], during: null, done: 'in-use', failed: 'previous' },
+  'attach-multiattach': {
+    from: ['available', 'attaching', 'in-use'],
+    during: null,
+    done: 'in-use',
+    failed: 'previous',
+  },
+  'create-attachment': { from: ['available'], during: null, done: 'reserved', failed: 'previous' },
+  'create-attachment-multiattach': {
+    from: ['available', 'in-use'],
+    during: null,
+    done: 'reserved',
+    failed: 'previous',
+  },
+  'connect-attachment': { from: ATTACHED, during: null, done: 'attaching', failed: 'previous' },
+  'complete-attachment': { from: ATTACHED, during: null, done: 'in-use', failed: 'previous' },
   'begin-detaching': { from: ['in-use'], during: null, done: 'detaching', failed: 'previous' },
   'roll-detaching': { from: ['detaching'], during: null, done: 'in-use', failed: 'previous' },
-  detach: { from: ['in-use', 'detaching'], during: null, done: 'available', failed: 'previous' },
+  detach: { from: ATTACHED, during: null, done: 'by-attachments', failed: 'previous' },
+  'detach-in-error': { from: [...ATTACHED, 'error'], during: null, done: 'by-attachments', failed: 'previous' },
+  retype: { from: ['available', 'in-use'], during: 'retyping', done: 'previous', failed: 'previous' },
   offer: { from: ['available'], during: null, done: 'awaiting-transfer', failed: 'previous' },
   'withdraw-offer': { from: ['awaiting-transfer'], during: null, done: 'available', failed: 'previous' },
   'accept-transfer': { from: ['awaiting-transfer'], during: null, done: 'available', failed: 'previous' },
@@ -125,6 +147,7 @@ export const NEEDS = {
   'clone a volume': ['available', 'in-use', 'reserved', 'attaching', 'detaching', 'backing-up', 'awaiting-transfer'],
   'create from a snapshot': ['available', 'backing-up'],
   'change the read-only flag': ['available'],
+  'initialize a connection': ATTACHED,
   'change metadata': VOLUME_STATUSES.filter((status) => status !== 'maintenance' && status !== 'uploading'),
   'update a volume': VOLUME_STATUSES.filter((status) => status !== 'maintenance'),
 } as const satisfies Record<string, readonly string[]>;
@@ -191,7 +214,7 @@ export async function tryBegin<Table extends keyof Tables>(
   step: Begin<Table>,
 ): Promise<Tables[Table]['row'] | null> {
   const { from, during, done } = transition(step.table, step.action);
-  const to = during ?? done;
+  const to = during ?? (done === 'by-attachments' ? await statusByAttachments(writer, step.id) : done);
   if (to === null || to === 'previous') throw new Error(`${step.table}.${step.action} leads nowhere`);
   const row = await changeStatus(writer, step.table, {
     id: step.id,
@@ -201,6 +224,35 @@ export async function tryBegin<Table extends keyof Tables>(
     nowUs: step.nowUs,
   });
   return row ?? null;
+}
+
+/** The furthest of its attachments decides. */
+export async function statusByAttachments(reader: Reader, volumeId: string): Promise<VolumeStatus> {
+  const attachments = await attachmentsOf(reader, volumeId);
+  if (attachments.some(({ status }) => status === 'attached')) return 'in-use';
+  const connected = new Set((await connectionsOf(reader, volumeId)).map((connection) => connection.attachment_id));
+  if (attachments.some(({ id }) => connected.has(id))) return 'attaching';
+  return attachments.length > 0 ? 'reserved' : 'available';
+}
+
+/**
+ * After attachments of a volume were removed. Work under way keeps its status and ends in the one that is right then;
+ * what is neither keeps its status, such as `error` of a volume whose disk failed.
+ */
+export async function followAttachments(
+  writer: Writer,
+  { id, isFailed, nowUs }: { id: string; isFailed: boolean; nowUs: number },
+): Promise<void> {
+  const action = isFailed ? 'detach' : 'detach-in-error';
+  if ((await tryBegin(writer, { table: 'volumes', id, action, nowUs })) !== null) return;
+  await changePreviousStatus(writer, { id, from: ATTACHED, to: await statusByAttachments(writer, id) });
+}
+
+/** The refusal that `begin` would give; for what must be done before the status can change. */
+export function requireAction(row: VolumeRow, action: VolumeAction): void {
+  const { from } = transition('volumes', action);
+  if (from === 'any' || from.includes(row.status)) return;
+  throw refusal({ table: 'volumes', id: row.id, status: row.status, needed: from, code: codeFor(action) });
 }
 
 export type Finish<Table extends keyof Tables> = Begin<Table> & { readonly outcome: 'done' | 'failed' };
@@ -213,6 +265,7 @@ export async function finish<Table extends keyof Tables>(
   const { during, done, failed } = transition(table, action);
   if (during === null) throw new Error(`${table}.${action} ends when it begins`);
   const wanted = outcome === 'done' ? done : failed;
+  if (wanted === 'by-attachments') throw new Error(`${table}.${action} has no end of its own`);
   if (wanted === null) throw new Error(`${table}.${action} ends with the removal of the row`);
   const before = await statusOf(writer, table, id);
   if (before === undefined) return null;

@@ -3,16 +3,18 @@
  * is done. It knows neither HTTP nor SQL, and what a field is called on the wire.
  */
 import { Failure } from '../base/errors.ts';
-import {
-  attachmentsOf,
-  attachmentsOfAll,
-  type Metadata,
-  mergeMetadata,
-  metadataOfAll,
-  replaceMetadata,
-} from '../catalog/details.ts';
+import { attachmentsOf, attachmentsOfAll, connectionsOf } from '../catalog/attachments.ts';
+import { type Metadata, mergeMetadata, metadataOfAll, replaceMetadata } from '../catalog/details.ts';
 import type { Listing } from '../catalog/listing.ts';
-import type { AttachmentRow, Reader, SnapshotRow, TypeRow, VolumeRow, Writer } from '../catalog/schema.ts';
+import type {
+  AttachmentRow,
+  ConnectionRow,
+  Reader,
+  SnapshotRow,
+  TypeRow,
+  VolumeRow,
+  Writer,
+} from '../catalog/schema.ts';
 import { snapshotsOf } from '../catalog/snapshots.ts';
 import { findType, listTypes } from '../catalog/types.ts';
 import {
@@ -25,13 +27,14 @@ import {
   updateVolume as updateRow,
   type VolumeColumn,
 } from '../catalog/volumes.ts';
+import { refuseWhileConnectable } from './connections.ts';
 import { type Control, METADATA_KEYS_MAX, refuseWhileConnected } from './control.ts';
 import { requireRoomInGroup } from './groups.ts';
 import { requireAllowed } from './placement.ts';
 import type { Caller } from './policy.ts';
 import { charge } from './quotas.ts';
 import { begin, initialStatus, requireStatus, visibleSnapshot, visibleVolume } from './states.ts';
-import { defaultType, defaultTypeOf, requireUsableType } from './types.ts';
+import { defaultType, defaultTypeOf, isMultiattach, requireUsableType } from './types.ts';
 
 export type Volume = {
   readonly row: VolumeRow;
@@ -94,6 +97,7 @@ export async function createVolume(control: Control, caller: Caller, wanted: New
       source_volume_id: wanted.source?.kind === 'volume' ? wanted.source.id : null,
       bootable: origin?.bootable ?? 0,
       read_only: null,
+      multiattach: (await isMultiattach(writer, type)) ? 1 : 0,
       created_at: control.nowUs(),
       updated_at: null,
       group_id: groupId,
@@ -246,7 +250,7 @@ export async function deleteVolume(
   await refuseWhileConnected(control, { kind: 'volume', id, ids: [id, ...going], code: 'wrong_state' });
   const task = await control.catalog.write(async (writer) => {
     const row = await visibleVolume(writer, caller, id);
-    const attachments = await attachmentsOf(writer, id);
+    const attachments = await holding(writer, { id, force: wanted.force });
     const snapshots = await snapshotsOf(writer, id);
     const why = obstacleOf(row, { attachments, snapshots, cascade });
     if (why !== null) throw notDeletable(row, why);
@@ -274,6 +278,16 @@ function obstacleOf(
     return 'it has snapshots of another project';
   const grouped = snapshots.find((snapshot) => snapshot.group_snapshot_id !== null);
   return grouped === undefined ? null : `its snapshot ${grouped.id} is part of a group snapshot`;
+}
+
+/** What keeps a volume from being deleted; by force only what is in use or has an export. */
+async function holding(
+  writer: Writer,
+  { id, force }: { id: string; force: boolean },
+): Promise<(AttachmentRow | ConnectionRow)[]> {
+  const attachments = await attachmentsOf(writer, id);
+  const held = force ? attachments.filter(({ status }) => status === 'attached') : attachments;
+  return [...held, ...(await connectionsOf(writer, id))];
 }
 
 function notDeletable(row: VolumeRow, why: string): Failure {
@@ -337,6 +351,7 @@ export async function revertVolume(
       throw not(
         `Volume ${id} has ${row.size_gib} GiB, its snapshot ${snapshotId} ${snapshot.size_gib} GiB: they must be equal.`,
       );
+    await refuseWhileConnectable(writer, { id, code: 'conflict' });
     const nowUs = control.nowUs();
     await begin(writer, { table: 'volumes', id, action: 'revert', nowUs });
     await begin(writer, { table: 'snapshots', id: snapshotId, action: 'revert', nowUs });

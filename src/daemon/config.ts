@@ -3,6 +3,7 @@
  * the defaults. What is not built yet is refused by name here, so that nothing behind it has to know.
  */
 import { readFileSync } from 'node:fs';
+import { isIPv6 } from 'node:net';
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import { parse as parseToml, TomlError } from 'smol-toml';
@@ -50,6 +51,9 @@ export type Config = {
   readonly publicEndpoint: string | null;
   readonly availabilityZone: string;
   readonly host: string;
+  /** How clients reach the NBD listeners on TCP, when that is not the address they listen on. */
+  readonly nbdPublicHost: string | null;
+  readonly requireServiceToken: boolean;
   readonly quotaDefaults: QuotaDefaults;
 };
 
@@ -75,6 +79,8 @@ const KEYS = {
   public_endpoint: 'text',
   availability_zone: 'text',
   host: 'text',
+  nbd_public_host: 'text',
+  require_service_token: 'truth',
   quota: 'table',
   tokens: 'tables',
   keystone: 'table',
@@ -136,6 +142,8 @@ export function readConfig(flags: ServeFlags, options: { isTerminal: boolean }):
     publicEndpoint: endpointOf(text('public_endpoint', undefined)),
     availabilityZone: text('availability_zone', undefined) ?? 'nova',
     host: text('host', undefined) ?? hostname(),
+    nbdPublicHost: publicHostOf(text('nbd_public_host', undefined)),
+    requireServiceToken: file['require_service_token'] === true,
     quotaDefaults: quotaOf((file['quota'] as Plain | undefined) ?? {}, access.kind),
   };
 }
@@ -270,6 +278,12 @@ function endpointOf(url: string | undefined): string | null {
   if (url === undefined) return null;
   if (/^https?:$/.test(URL.canParse(url) ? new URL(url).protocol : '')) return url;
   throw refuse(`public_endpoint is '${url}', but must be an http or https URL.`);
+}
+
+function publicHostOf(host: string | undefined): string | null {
+  if (host === undefined) return null;
+  if (/^[A-Za-z0-9._-]{1,253}$/.test(host) || isIPv6(host)) return host;
+  throw refuse(`nbd_public_host is '${host}', but must be a host name or an address without a port.`);
 }
 
 export function quotaOf(table: Plain, auth: string): QuotaDefaults {

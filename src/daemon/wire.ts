@@ -2,7 +2,7 @@
  * Builds the graph, in the order in which the parts need each other, and takes it apart in the reverse order. No rules
  * of any kind.
  */
-import { randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -91,8 +91,11 @@ export async function wire({ config, log, version, createBackend, onFatal }: Wir
         host: config.host,
         quotaDefaults: config.quotaDefaults,
         publishAll: config.access.kind === 'none',
+        nbdPublicHost: config.nbdPublicHost,
+        requireServiceToken: config.requireServiceToken,
       },
       newId: randomUUID,
+      newSecret: () => randomBytes(16).toString('hex'),
       now: Date.now,
       pause: async (ms, signal) => {
         await sleep(ms, undefined, { signal }).catch(() => {});

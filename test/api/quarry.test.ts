@@ -41,8 +41,8 @@ test('a volume tells its map, what changed since a snapshot, its use and its URI
   expect((await get(`snapshots/${snapshot}/usage`)).usage).toMatchObject({ kind: 'snapshot', mapped_bytes: BLOCK });
   const address = 'unix:/nowhere/nbd.sock';
   expect((await get(`volumes/${id}/exports`)).exports).toEqual([
-    { name: id, uri: `nbd+unix:///${id}?socket=/nowhere/nbd.sock`, address, read_only: false },
-    { name: 'my data', uri: 'nbd+unix:///my%20data?socket=/nowhere/nbd.sock', address, read_only: false },
+    { name: id, uri: `nbd+unix:///${id}?socket=/nowhere/nbd.sock`, address, read_only: false, listed: true },
+    { name: 'my data', uri: 'nbd+unix:///my%20data?socket=/nowhere/nbd.sock', address, read_only: false, listed: true },
   ]);
   expect((await get(`snapshots/${snapshot}/exports`)).exports).toMatchObject([{ name: snapshot, read_only: true }]);
 });

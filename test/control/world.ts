@@ -2,7 +2,7 @@
  * A control plane on a real catalog file and the memory backend, and the same again after a "restart" on both. Waits
  * for tasks to end; never for time to pass.
  */
-import { randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,7 +12,7 @@ import { type RootLog, SILENT_LOG } from '../../src/base/log.ts';
 import { openMetrics } from '../../src/base/metrics.ts';
 import type { Catalog } from '../../src/catalog/catalog.ts';
 import { openSqliteCatalog } from '../../src/catalog/sqlite.ts';
-import { Control, type QuotaDefaults } from '../../src/control/control.ts';
+import { Control, type QuotaDefaults, type Settings } from '../../src/control/control.ts';
 import { createSnapshot, type NewSnapshot } from '../../src/control/snapshots.ts';
 import { createVolume, type NewVolume } from '../../src/control/volumes.ts';
 
@@ -30,6 +30,7 @@ export const UNLIMITED: QuotaDefaults = {
 
 export type WorldOptions = {
   readonly quotaDefaults?: Partial<QuotaDefaults>;
+  readonly settings?: Partial<Settings>;
   /** What stands between control and the backend or the catalog; identity where absent. */
   readonly aroundBackend?: (backend: MemoryBackend) => VolumeBackend & { nbdAddresses: readonly string[] };
   readonly aroundCatalog?: (catalog: Catalog) => Catalog;
@@ -77,8 +78,12 @@ export class World {
         host: 'here',
         quotaDefaults: { ...UNLIMITED, ...options.quotaDefaults },
         publishAll: true,
+        nbdPublicHost: null,
+        requireServiceToken: false,
+        ...options.settings,
       },
       newId: randomUUID,
+      newSecret: () => randomBytes(16).toString('hex'),
       now: options.now ?? Date.now,
       pause: async () => {},
     });

@@ -53,7 +53,13 @@ export function quarryRoutes(app: FastifyInstance, { control }: RouteContext): v
     app.get(`${path}/exports`, async (request) => {
       const found = await exportsOf(control, request.asked.caller, target(request));
       return {
-        exports: found.map(({ name, uri, address, readOnly }) => ({ name, uri, address, read_only: readOnly })),
+        exports: found.map(({ name, uri, address, readOnly, isListed }) => ({
+          name,
+          uri,
+          address,
+          read_only: readOnly,
+          listed: isListed,
+        })),
       };
     });
   }

@@ -4,6 +4,7 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { Failure } from '../../base/errors.ts';
 import type { SnapshotColumn } from '../../catalog/snapshots.ts';
+import { enforce } from '../../control/policy.ts';
 import {
   countSnapshots,
   createSnapshot,
@@ -12,10 +13,11 @@ import {
   listSnapshots,
   updateSnapshot,
 } from '../../control/snapshots.ts';
-import { resetSnapshot } from '../../control/volume-actions.ts';
+import { reportSnapshot, resetSnapshot } from '../../control/volume-actions.ts';
 import { param } from '../asked.ts';
 import { badRequest } from '../faults.ts';
 import { pageOf, type Query, type Words } from '../query.ts';
+import { ATTACH_ACTION } from '../schemas/attachments.ts';
 import { ACTION, booleanOf, CreateSnapshot, checked, idOf, UpdateSnapshot } from '../schemas.ts';
 import type { RouteContext } from '../server.ts';
 import { nextLink, snapshotView } from '../views.ts';
@@ -73,6 +75,21 @@ const ACTIONS: ReadonlyMap<string, Action> = new Map<string, Action>([
     'os-force_delete',
     action(ACTION.nothing, ({ control, asked, id }) => deleteSnapshot(control, asked.caller, { id, force: true }), {
       rule: 'volume_extension:snapshot_admin_actions:force_delete',
+    }),
+  ],
+  [
+    'os-update_snapshot_status',
+    action(ATTACH_ACTION.snapshotStatus, ({ control, asked, id, value }) => {
+      enforce(asked.caller, 'snapshot_extension:snapshot_actions:update_snapshot_status');
+      return reportSnapshot(control, asked.caller, { id, status: value.status, progress: value.progress ?? null });
+    }),
+  ],
+  [
+    'os-unmanage',
+    action(ACTION.nothing, async ({ control, asked, id }) => {
+      await getSnapshot(control, asked.caller, id);
+      enforce(asked.caller, 'snapshot_extension:snapshot_unmanage');
+      throw badRequest(`Invalid snapshot: Snapshot ${id} cannot be unmanaged: nothing else could hold it.`);
     }),
   ],
 ]);

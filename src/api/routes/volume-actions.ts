@@ -7,21 +7,16 @@ import type { Static, TSchema } from 'typebox';
 import type { Control } from '../../control/control.ts';
 import { changeMetadata, deleteMetadata, getMetadata, type Owner } from '../../control/metadata.ts';
 import { type Caller, enforce, isAllowed, type Rule, refusal } from '../../control/policy.ts';
-import {
-  attachVolume,
-  detachVolume,
-  moveVolume,
-  resetVolume,
-  retypeVolume,
-  setBootable,
-  setReadOnly,
-} from '../../control/volume-actions.ts';
+import { retypeVolume } from '../../control/retype.ts';
+import { resetVolume, setBootable, setReadOnly } from '../../control/volume-actions.ts';
 import { deleteVolume, extendVolume, getVolume, revertVolume } from '../../control/volumes.ts';
 import { type Asked, param } from '../asked.ts';
 import { badRequest, tooNew } from '../faults.ts';
 import { ACTION, booleanOf, checked, gibOf, idOf } from '../schemas.ts';
 import type { RouteContext } from '../server.ts';
 import type { Json } from '../views.ts';
+import { attachActions } from './attach-actions.ts';
+import { placementActions } from './placement-actions.ts';
 
 export type ActionCall<Value> = {
   readonly control: Control;
@@ -91,16 +86,9 @@ function requireAction(caller: Caller, name: string, { rule }: Action): void {
 
 const image = (id: string): Owner => ({ kind: 'volume', id, scope: 'image' });
 
-const MOVES = [
-  ['os-reserve', 'reserve', 'volume_extension:volume_actions:reserve'],
-  ['os-unreserve', 'unreserve', 'volume_extension:volume_actions:unreserve'],
-  ['os-begin_detaching', 'begin-detaching', 'volume_extension:volume_actions:begin_detaching'],
-  ['os-roll_detaching', 'roll-detaching', 'volume_extension:volume_actions:roll_detaching'],
-] as const;
-
 const NO_IMAGES = 'Image service is not available';
 
-const ACTIONS: ReadonlyMap<string, Action> = new Map<string, Action>([
+const ACTIONS: readonly (readonly [string, Action])[] = [
   [
     'os-extend',
     action(
@@ -160,42 +148,6 @@ const ACTIONS: ReadonlyMap<string, Action> = new Map<string, Action>([
       { rule: 'volume_extension:volume_admin_actions:force_delete' },
     ),
   ],
-  ...MOVES.map(([name, move, rule]): [string, Action] => [
-    name,
-    action(ACTION.nothing, ({ control, asked, id }) => moveVolume(control, asked.caller, { id, action: move }), {
-      rule,
-    }),
-  ]),
-  [
-    'os-attach',
-    action(
-      ACTION.attach,
-      ({ control, asked, id, value }) => {
-        const instance = value.instance_uuid ?? null;
-        const hostName = value.host_name ?? null;
-        if ((instance === null) === (hostName === null))
-          throw badRequest('Invalid input received: Exactly one of instance_uuid and host_name is needed to attach.');
-        const instanceId = instance === null ? null : idOf(instance);
-        const wanted = { id, instanceId, hostName, device: value.mountpoint, mode: value.mode ?? null };
-        return attachVolume(control, asked.caller, wanted);
-      },
-      { rule: 'volume_extension:volume_actions:attach' },
-    ),
-  ],
-  [
-    'os-detach',
-    action(
-      ACTION.detach,
-      ({ control, asked, id, value }) => {
-        const attachmentId = value?.attachment_id ?? null;
-        return detachVolume(control, asked.caller, {
-          id,
-          attachmentId: attachmentId === null ? null : idOf(attachmentId),
-        });
-      },
-      { rule: 'volume_extension:volume_actions:detach' },
-    ),
-  ],
   [
     'os-set_image_metadata',
     action(
@@ -239,27 +191,13 @@ const ACTIONS: ReadonlyMap<string, Action> = new Map<string, Action>([
     action(ACTION.nothing, refuseImages, { rule: 'volume_extension:volume_actions:upload_image' }),
   ],
   ['os-reimage', action(ACTION.nothing, refuseImages, { since: 68, rule: 'volume:reimage' })],
-  [
-    'os-extend_volume_completion',
-    action(
-      ACTION.nothing,
-      async ({ control, asked, id }) => {
-        await getVolume(control, asked.caller, id);
-        // Extensions here end by themselves: there is never one that waits for this call.
-        throw badRequest(`Invalid volume: Volume ${id} is not being extended.`);
-      },
-      { rule: 'volume_extension:volume_admin_actions:extend_volume_completion' },
-    ),
-  ],
-]);
 
 async function refuseImages({ control, asked, id }: ActionCall<unknown>): Promise<void> {
   await getVolume(control, asked.caller, id);
   throw badRequest(NO_IMAGES);
 }
 
-export function volumeActionRoutes(app: FastifyInstance, { control }: RouteContext): void {
-  app.post('/volumes/:id/action', { config: { actions: ACTIONS } }, (request, reply) =>
-    perform(request, reply, { control, actions: ACTIONS }),
-  );
+export function volumeActionRoutes(app: FastifyInstance, { control, place }: RouteContext): void {
+  const actions = new Map([...ACTIONS, ...attachActions(), ...placementActions(place.host)]);
+  app.post('/volumes/:id/action', (request, reply) => perform(request, reply, { control, actions }));
 }

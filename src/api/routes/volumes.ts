@@ -60,7 +60,7 @@ const WORDS: Words<VolumeColumn> = {
     migration_status: { kind: 'constant', value: null },
     group_id: { kind: 'text', column: 'group_id' },
     consumes_quota: { kind: 'constant', value: 'true' },
-    multiattach: { kind: 'constant', value: 'false' },
+    multiattach: { kind: 'truth', column: 'multiattach' },
     encrypted: { kind: 'constant', value: 'false' },
   },
   sort: {

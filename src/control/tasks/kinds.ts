@@ -10,6 +10,7 @@ import { type DeleteSnapshotArgs, deleteSnapshotTask } from './delete-snapshot.t
 import { type DeleteVolumeArgs, deleteVolumeTask } from './delete-volume.ts';
 import { type ExtendVolumeArgs, extendVolumeTask } from './extend-volume.ts';
 import type { TaskKind } from './kind.ts';
+import { type RetypeVolumeArgs, retypeVolumeTask } from './retype-volume.ts';
 import { type RevertVolumeArgs, revertVolumeTask } from './revert-volume.ts';
 
 export const KINDS = {
@@ -17,6 +18,7 @@ export const KINDS = {
   'delete-volume': deleteVolumeTask,
   'extend-volume': extendVolumeTask,
   'revert-volume': revertVolumeTask,
+  'retype-volume': retypeVolumeTask,
   'create-snapshot': createSnapshotTask,
   'delete-snapshot': deleteSnapshotTask,
   'create-group': createGroupTask,
@@ -32,6 +34,7 @@ export type TaskArgs = {
   'delete-volume': Static<typeof DeleteVolumeArgs>;
   'extend-volume': Static<typeof ExtendVolumeArgs>;
   'revert-volume': Static<typeof RevertVolumeArgs>;
+  'retype-volume': Static<typeof RetypeVolumeArgs>;
   'create-snapshot': Static<typeof CreateSnapshotArgs>;
   'delete-snapshot': Static<typeof DeleteSnapshotArgs>;
   'create-group': Static<typeof CreateGroupArgs>;

@@ -1,0 +1,37 @@
+/**
+ * Puts what a volume's new type says into force. The row has the new type from the beginning; if it cannot be, it gets
+ * the old one back.
+ */
+import { Type } from 'typebox';
+import { updateVolume } from '../../catalog/volumes.ts';
+import { applyLimits } from '../limits.ts';
+import { finish } from '../states.ts';
+import { taskKind } from './kind.ts';
+
+export const RetypeVolumeArgs = Type.Object({
+  volumeId: Type.String(),
+  fromTypeId: Type.String(),
+  fromMultiattach: Type.Integer(),
+});
+
+export const retypeVolumeTask = taskKind(RetypeVolumeArgs, {
+  locks: ({ volumeId }) => ({ writes: [volumeId], reads: [] }),
+
+  async run(control, { volumeId }) {
+    await applyLimits(control, volumeId);
+  },
+
+  async done(control, writer, { volumeId }) {
+    const nowUs = control.nowUs();
+    await finish(writer, { table: 'volumes', id: volumeId, action: 'retype', nowUs, outcome: 'done' });
+  },
+
+  async failed(control, writer, { volumeId, fromTypeId, fromMultiattach }, reason) {
+    const nowUs = control.nowUs();
+    const old = { type_id: fromTypeId, multiattach: fromMultiattach };
+    await updateVolume(writer, volumeId, { ...old, failure: reason });
+    await finish(writer, { table: 'volumes', id: volumeId, action: 'retype', nowUs, outcome: 'failed' });
+  },
+
+  async after() {},
+});

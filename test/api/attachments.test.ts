@@ -1,0 +1,444 @@
+/**
+ * Attachments as clients use them: codes, bodies and statuses, and that each export exists exactly as long as its
+ * attachment. The backend is the one that keeps facts only; real clients are in test/e2e.
+ */
+import { randomUUID } from 'node:crypto';
+import { describe, expect, test } from 'vitest';
+import { Failure } from '../../src/base/errors.ts';
+import { updateType } from '../control/multiattach.ts';
+import type { WorldOptions } from '../control/world.ts';
+import { Api, type Reply } from './api.ts';
+
+const MINOR = 54;
+const HOST = { host: 'compute1', ip: '192.0.2.7', initiator: 'iqn.1993-08.org.debian:01:a', multipath: false };
+const NAME = /^att-[0-9a-f]{32}$/;
+
+class Attaching {
+  readonly api: Api;
+  constructor(api: Api) {
+    this.api = api;
+  }
+  create(fields: object, minor = MINOR): Promise<Reply> {
+    return this.api.ask('POST', '/v3/attachments', { body: { attachment: fields }, minor });
+  }
+  update(id: string, connector: object = HOST): Promise<Reply> {
+    return this.api.ask('PUT', `/v3/attachments/${id}`, { body: { attachment: { connector } }, minor: MINOR });
+  }
+  complete(id: string, minor = MINOR): Promise<Reply> {
+    return this.api.ask('POST', `/v3/attachments/${id}/action`, { body: { 'os-complete': null }, minor });
+  }
+  async show(id: string) {
+    return (await this.api.ask('GET', `/v3/attachments/${id}`, { minor: MINOR })).body.attachment;
+  }
+  remove(id: string): Promise<Reply> {
+    return this.api.ask('DELETE', `/v3/attachments/${id}`, { minor: MINOR });
+  }
+  /** Names that LIST would not show. */
+  unlisted(): string[] {
+    return [...this.api.world.backend.published()].filter(([, { isListed }]) => !isListed).map(([name]) => name);
+  }
+}
+
+async function open(options: WorldOptions = {}): Promise<Attaching> {
+  return new Attaching(await Api.open(options));
+}
+
+describe('an attachment', () => {
+  test('is reserved, gets an export with the connector, is completed and deleted', async () => {
+    const at = await open();
+    await using api = at.api;
+    const volume_uuid = await api.createVolume({ name: 'data' });
+    const instance_uuid = randomUUID();
+    const created = await at.create({ volume_uuid, instance_uuid });
+    expect(created.status).toBe(200);
+    const { id } = created.body.attachment;
+    expect(created.body).toEqual({
+      attachment: {
+        id,
+        status: 'reserved',
+        instance: instance_uuid,
+        volume_id: volume_uuid,
+        attached_at: '',
+        detached_at: '',
+        attach_mode: 'null',
+        connection_info: {},
+      },
+    });
+    expect(await api.status(volume_uuid)).toBe('reserved');
+    expect(at.unlisted()).toEqual([]);
+
+    const updated = await at.update(id, { ...HOST, mountpoint: '/dev/vdb' });
+    expect(updated.status).toBe(200);
+    const [name = ''] = at.unlisted();
+    expect(name).toMatch(NAME);
+    expect(updated.body.attachment).toMatchObject({ status: 'reserved', attach_mode: 'null' });
+    expect(updated.body.attachment.attached_at).toMatch(/^\d{4}-/);
+    expect(updated.body.attachment.connection_info).toEqual({
+      driver_volume_type: 'nbd',
+      attachment_id: id,
+      name,
+      export_name: name,
+      hosts: [],
+      ports: [],
+      server: null,
+      port: null,
+      uri: `nbd+unix:///${name}?socket=/nowhere/nbd.sock`,
+      unix_socket: '/nowhere/nbd.sock',
+      tls: false,
+      volume_id: volume_uuid,
+      device_path: null,
+      discard: true,
+      logical_block_size: '512',
+      physical_block_size: '4096',
+      access_mode: 'rw',
+      encrypted: false,
+      qos_specs: {},
+      cacheable: false,
+      enforce_multipath: false,
+    });
+    expect(await api.status(volume_uuid)).toBe('attaching');
+    expect(api.world.backend.published().get(name)).toMatchObject({ targetId: volume_uuid, readOnly: false });
+    expect((await api.ask('GET', `/v3/volumes/${volume_uuid}`)).body.volume.attachments).toEqual([]);
+
+    const completed = await at.complete(id);
+    expect([completed.status, completed.body]).toEqual([204, '']);
+    expect(await at.show(id)).toMatchObject({ status: 'attached', attach_mode: 'rw' });
+    const { volume } = (await api.ask('GET', `/v3/volumes/${volume_uuid}`)).body;
+    expect(volume).toMatchObject({ status: 'in-use', metadata: { attached_mode: 'rw' } });
+    expect(volume.attachments).toMatchObject([
+      { id: volume_uuid, attachment_id: id, server_id: instance_uuid, host_name: 'compute1', device: '/dev/vdb' },
+    ]);
+
+    api.world.backend.connect(name);
+    const removed = await at.remove(id);
+    expect([removed.status, removed.body]).toEqual([200, { attachments: [] }]);
+    expect(await api.status(volume_uuid)).toBe('available');
+    expect(at.unlisted()).toEqual([]);
+    expect((await at.remove(id)).status).toBe(404);
+    expect((await api.ask('GET', `/v3/attachments/${id}`, { minor: MINOR })).status).toBe(404);
+  });
+
+  test('with the connector at its creation has its export at once', async () => {
+    const at = await open({ settings: { nbdPublicHost: 'store.example' } });
+    await using api = at.api;
+    Object.assign(api.world.backend, { nbdAddresses: ['unix:/nowhere/nbd.sock', '0.0.0.0:10809', '[::1]:10810'] });
+    const volume_uuid = await api.createVolume();
+    const { body } = await at.create({ volume_uuid, connector: HOST, mode: 'ro' });
+    const [name = ''] = at.unlisted();
+    expect(body.attachment).toMatchObject({
+      status: 'reserved',
+      attach_mode: 'ro',
+      instance: null,
+      connection_info: {
+        hosts: ['store.example', 'store.example'],
+        ports: ['10809', '10810'],
+        server: 'store.example',
+        port: 10809,
+        uri: `nbd://store.example:10809/${name}`,
+        unix_socket: '/nowhere/nbd.sock',
+        access_mode: 'ro',
+      },
+    });
+    expect(api.world.backend.published().get(name)?.readOnly).toBe(true);
+    expect(await api.status(volume_uuid)).toBe('attaching');
+    await at.complete(body.attachment.id);
+    expect(await at.show(body.attachment.id)).toMatchObject({ status: 'attached', attach_mode: 'ro' });
+  });
+
+  test.each([
+    [{}, 400],
+    [{ volume_uuid: 'x' }, 400],
+    [{ volume_uuid: null }, 400],
+    [{ volume_uuid: randomUUID() }, 404],
+    [{ volume_uuid: 'ours', instance_uuid: null }, 400],
+    [{ volume_uuid: 'ours', instance_uuid: 'x' }, 400],
+    [{ volume_uuid: 'ours', connector: 'x' }, 400],
+    [{ volume_uuid: 'ours', mode: 'wo' }, 400],
+    [{ volume_uuid: 'ours', more: 1 }, 400],
+  ])('that asks for %j is %i and reserves nothing', async (fields, status) => {
+    const at = await open();
+    await using api = at.api;
+    const id = await api.createVolume();
+    const reply = await at.create(
+      'volume_uuid' in fields && fields.volume_uuid === 'ours' ? { ...fields, volume_uuid: id } : fields,
+    );
+    expect(reply.status).toBe(status);
+    expect(await api.status(id)).toBe('available');
+    expect(at.unlisted()).toEqual([]);
+  });
+
+  test('needs 3.27, its mode 3.54, its completion 3.44', async () => {
+    const at = await open();
+    await using api = at.api;
+    const volume_uuid = await api.createVolume();
+    expect((await at.create({ volume_uuid }, 26)).status).toBe(404);
+    expect((await at.create({ volume_uuid, mode: 'rw' }, 53)).status).toBe(400);
+    const { body } = await at.create({ volume_uuid }, 27);
+    expect((await at.complete(body.attachment.id, 43)).status).toBe(404);
+    expect((await at.complete(body.attachment.id, 44)).status).toBe(204);
+    expect(await api.status(volume_uuid)).toBe('in-use');
+  });
+
+  test('needs a volume that is available; of two at once one gets it', async () => {
+    const at = await open();
+    await using api = at.api;
+    const volume_uuid = await api.createVolume();
+    const race = await Promise.all([1, 2, 3].map(() => at.create({ volume_uuid, connector: HOST })));
+    expect(race.map(({ status }) => status).sort()).toEqual([200, 400, 400]);
+    expect(at.unlisted()).toHaveLength(1);
+    expect(race.find(({ status }) => status === 400)?.body.badRequest.message).toMatch(
+      /^Invalid volume: .*current status is: (reserved|attaching)/,
+    );
+  });
+
+  test('is not made twice for one server', async () => {
+    const at = await open();
+    await using api = at.api;
+    const volume_uuid = await api.createVolume();
+    const instance_uuid = randomUUID();
+    await at.create({ volume_uuid, instance_uuid });
+    expect((await at.create({ volume_uuid, instance_uuid })).status).toBe(400);
+    await api.act(volume_uuid, { 'os-reset_status': { status: 'available' } });
+    const again = await at.create({ volume_uuid, instance_uuid });
+    expect([again.status, again.body.badRequest.message]).toEqual([
+      400,
+      `Invalid volume: Volume ${volume_uuid} already has an attachment for instance ${instance_uuid}.`,
+    ]);
+  });
+
+  test('of a volume in error is refused at its creation with 400, at its update with 409', async () => {
+    const at = await open();
+    await using api = at.api;
+    const volume_uuid = await api.createVolume();
+    const { id } = (await at.create({ volume_uuid })).body.attachment;
+    await api.act(volume_uuid, { 'os-reset_status': { status: 'error' } });
+    expect((await at.create({ volume_uuid })).status).toBe(400);
+    expect((await at.update(id)).status).toBe(409);
+    expect((await at.complete(id)).status).toBe(400);
+    expect(at.unlisted()).toEqual([]);
+    // What an administrator called an error ends with the attachment; a failed disk does not.
+    expect((await at.remove(id)).status).toBe(200);
+    expect(await api.status(volume_uuid)).toBe('available');
+  });
+
+  test('of a volume whose disk failed leaves the error behind', async () => {
+    const at = await open();
+    await using api = at.api;
+    const volume_uuid = await api.createVolume();
+    const { id } = (await at.create({ volume_uuid, connector: HOST })).body.attachment;
+    api.world.backend.fail(volume_uuid, 'errno 5');
+    await expect.poll(() => api.status(volume_uuid)).toBe('error');
+    expect((await at.remove(id)).status).toBe(200);
+    expect(await api.status(volume_uuid)).toBe('error');
+    expect(at.unlisted()).toEqual([]);
+  });
+
+  test('updated again keeps its name; another mode ends its clients', async () => {
+    const at = await open();
+    await using api = at.api;
+    const volume_uuid = await api.createVolume();
+    const { id } = (await at.create({ volume_uuid, connector: HOST })).body.attachment;
+    const [name = ''] = at.unlisted();
+    // Only the attachment's own name counts here.
+    await api.world.backend.unpublish(volume_uuid);
+    api.world.backend.connect(name);
+    await at.update(id, { ...HOST, ip: '192.0.2.8' });
+    expect((await api.world.backend.usage([volume_uuid]))[0]?.connections).toBe(1);
+    const { body } = await at.update(id, { ...HOST, mode: 'ro' });
+    expect(body.attachment.connection_info).toMatchObject({ name, access_mode: 'ro' });
+    expect(api.world.backend.published().get(name)?.readOnly).toBe(true);
+    expect((await api.world.backend.usage([volume_uuid]))[0]?.connections).toBe(0);
+    expect((await at.update(id, {})).status).toBe(400);
+    expect((await at.update(randomUUID())).status).toBe(404);
+  });
+
+  test('of a read-only volume is read-only whatever it asks for', async () => {
+    const at = await open();
+    await using api = at.api;
+    const volume_uuid = await api.createVolume();
+    await api.act(volume_uuid, { 'os-update_readonly_flag': { readonly: true } });
+    const { body } = await at.create({ volume_uuid, connector: { ...HOST, mode: 'rw' }, mode: 'rw' });
+    expect(body.attachment).toMatchObject({ attach_mode: 'ro', connection_info: { access_mode: 'ro' } });
+    for (const name of at.unlisted()) expect(api.world.backend.published().get(name)?.readOnly).toBe(true);
+  });
+
+  test('that cannot be published is not made, one that cannot be withdrawn stays', async () => {
+    let refused = '';
+    const at = await open({
+      aroundBackend: (backend) =>
+        new Proxy(backend, {
+          get: (target, key) => {
+            if (key === refused && refused !== '')
+              return () => Promise.reject(new Failure('io_error', { reason: 'no' }));
+            const value: unknown = Reflect.get(target, key, target);
+            return typeof value === 'function' ? value.bind(target) : value;
+          },
+        }),
+    });
+    await using api = at.api;
+    const volume_uuid = await api.createVolume();
+    refused = 'publish';
+    expect((await at.create({ volume_uuid, connector: HOST })).status).toBe(500);
+    expect(await api.status(volume_uuid)).toBe('available');
+    refused = '';
+    const { id } = (await at.create({ volume_uuid, connector: HOST })).body.attachment;
+    refused = 'unpublish';
+    expect((await at.remove(id)).status).toBe(500);
+    expect(await at.show(id)).toMatchObject({ id, connection_info: { driver_volume_type: 'nbd' } });
+    refused = '';
+    expect((await at.remove(id)).status).toBe(200);
+    expect(await api.status(volume_uuid)).toBe('available');
+  });
+});
+
+describe('while a volume has an export for an attachment', () => {
+  test('it is neither deleted nor reverted nor made read-only, whatever its status and with whatever force', async () => {
+    const at = await open();
+    await using api = at.api;
+    const volume_uuid = await api.createVolume();
+    const snapshot_id = await api.createSnapshot(volume_uuid);
+    const { id } = (await at.create({ volume_uuid, connector: HOST })).body.attachment;
+    await api.act(volume_uuid, { 'os-reset_status': { status: 'available' } });
+    expect((await api.ask('DELETE', `/v3/volumes/${volume_uuid}?cascade=true`)).status).toBe(400);
+    expect((await api.act(volume_uuid, { 'os-force_delete': {} })).status).toBe(400);
+    expect((await api.act(volume_uuid, { revert: { snapshot_id } }, 40)).status).toBe(409);
+    expect((await api.act(volume_uuid, { 'os-update_readonly_flag': { readonly: true } })).status).toBe(400);
+    expect(await api.status(volume_uuid)).toBe('available');
+    await at.remove(id);
+    expect((await api.act(volume_uuid, { revert: { snapshot_id } }, 40)).status).toBe(202);
+    expect((await api.ask('DELETE', `/v3/volumes/${volume_uuid}?cascade=true`)).status).toBe(202);
+    await api.settle();
+    expect(api.world.backend.ids()).toEqual([]);
+  });
+
+  test('it grows, and the end of the attachment meanwhile decides the status afterwards', async () => {
+    const at = await open();
+    await using api = at.api;
+    const volume_uuid = await api.createVolume();
+    const { id } = (await at.create({ volume_uuid, connector: HOST })).body.attachment;
+    await at.complete(id);
+    const growing = api.ask('POST', `/v3/volumes/${volume_uuid}/action`, {
+      body: { 'os-extend': { new_size: 3 } },
+      minor: MINOR,
+    });
+    const [grown, removed] = await Promise.all([growing, at.remove(id)]);
+    expect([grown.status, removed.status]).toEqual([202, 200]);
+    await api.settle();
+    expect((await api.ask('GET', `/v3/volumes/${volume_uuid}`)).body.volume).toMatchObject({
+      size: 3,
+      status: 'available',
+    });
+  });
+
+  test('a reset of the attachments ends them and their exports', async () => {
+    const at = await open();
+    await using api = at.api;
+    const volume_uuid = await api.createVolume();
+    await at.create({ volume_uuid, connector: HOST });
+    await api.act(volume_uuid, { 'os-reset_status': { status: 'available', attach_status: 'detached' } });
+    expect(at.unlisted()).toEqual([]);
+    expect((await api.ask('GET', '/v3/attachments', { minor: MINOR })).body).toEqual({ attachments: [] });
+    // Nothing of a refused reset happens.
+    await at.create({ volume_uuid, connector: HOST });
+    const refused = await api.act(volume_uuid, {
+      'os-reset_status': { status: 'deleting', attach_status: 'detached' },
+    });
+    expect(refused.status).toBe(400);
+    expect(at.unlisted()).toHaveLength(1);
+  });
+});
+
+describe('lists of attachments', () => {
+  test('are summaries or details, filtered, paged, and of the own project', async () => {
+    const at = await open();
+    await using api = at.api;
+    const instance_uuid = randomUUID();
+    const volumes: string[] = [];
+    const ids: string[] = [];
+    for (const fields of [{}, { connector: HOST }, { instance_uuid }]) {
+      const volume_uuid = await api.createVolume();
+      volumes.push(volume_uuid);
+      ids.push((await at.create({ volume_uuid, ...fields })).body.attachment.id);
+    }
+    const list = async (query: string) => (await api.ask('GET', `/v3/attachments${query}`, { minor: MINOR })).body;
+    expect((await list('')).attachments.map(({ id }: { id: string }) => id)).toEqual(ids.toReversed());
+    expect((await list('')).attachments[0]).toEqual({
+      id: ids[2],
+      status: 'reserved',
+      instance: instance_uuid,
+      volume_id: volumes[2],
+    });
+    expect((await list('/detail')).attachments[1].connection_info.driver_volume_type).toBe('nbd');
+    expect((await list(`?volume_id=${volumes[0]}`)).attachments).toMatchObject([{ id: ids[0] }]);
+    expect((await list(`?instance_id=${instance_uuid}`)).attachments).toMatchObject([{ id: ids[2] }]);
+    expect((await list('?status=attached')).attachments).toEqual([]);
+    const page = await list('?limit=2');
+    expect(page.attachments).toHaveLength(2);
+    expect(page.attachments_links[0].href).toContain(`marker=${ids[1]}`);
+    expect((await list(`?limit=2&marker=${ids[1]}`)).attachments).toMatchObject([{ id: ids[0] }]);
+    expect((await api.ask('GET', `/v3/attachments?marker=${randomUUID()}`, { minor: MINOR })).status).toBe(404);
+    const other = await api.ask('GET', '/v3/other/attachments', { minor: MINOR });
+    expect(other.body).toEqual({ attachments: [] });
+    const all = await api.ask('GET', '/v3/other/attachments?all_tenants=1', { minor: MINOR });
+    expect(all.body.attachments).toHaveLength(3);
+  });
+});
+
+describe('a volume of a multiattach type', () => {
+  test('has several attachments, each with an export of its own, and is in use until the last ends', async () => {
+    const at = await open();
+    await using api = at.api;
+    await updateType(api.world.control, { multiattach: '<is> True' });
+    const volume_uuid = await api.createVolume();
+    expect((await api.ask('GET', `/v3/volumes/${volume_uuid}`)).body.volume.multiattach).toBe(true);
+    const instance_uuid = randomUUID();
+    const first = (await at.create({ volume_uuid, instance_uuid, connector: HOST })).body.attachment.id;
+    // Only one at a time gets ready.
+    expect((await at.create({ volume_uuid })).status).toBe(400);
+    await at.complete(first);
+    const second = (await at.create({ volume_uuid, instance_uuid })).body.attachment.id;
+    expect(await api.status(volume_uuid)).toBe('reserved');
+    expect((await at.update(second, { host: 'compute2' })).status).toBe(200);
+    expect(new Set(at.unlisted()).size).toBe(2);
+    expect(await api.status(volume_uuid)).toBe('attaching');
+    await at.complete(second);
+    const removed = await at.remove(first);
+    expect(removed.body.attachments).toMatchObject([{ id: second, status: 'attached' }]);
+    expect(await api.status(volume_uuid)).toBe('in-use');
+    expect(at.unlisted()).toHaveLength(1);
+    await at.remove(second);
+    expect(await api.status(volume_uuid)).toBe('available');
+  });
+
+  test('is made by its type alone', async () => {
+    await using api = await Api.open();
+    const { status } = await api.ask('POST', '/v3/volumes', { body: { volume: { size: 1, multiattach: true } } });
+    expect(status).toBe(400);
+    const id = await api.createVolume({ multiattach: false });
+    expect((await api.ask('GET', `/v3/volumes/${id}`)).body.volume.multiattach).toBe(false);
+  });
+});
+
+test('where a service token is required, only a service ends what a server uses', async () => {
+  const at = await open({ settings: { requireServiceToken: true } });
+  await using api = at.api;
+  const volume_uuid = await api.createVolume();
+  const instance_uuid = randomUUID();
+  const { id } = (await at.create({ volume_uuid, instance_uuid })).body.attachment;
+  // Without a connection there is nothing that a server could use.
+  expect((await at.remove(id)).status).toBe(200);
+  const used = (await at.create({ volume_uuid, instance_uuid, connector: HOST })).body.attachment.id;
+  await at.complete(used);
+  const refused = await at.remove(used);
+  expect([refused.status, refused.body.conflictingRequest.message]).toEqual([
+    409,
+    `Detach volume from instance ${instance_uuid} using the Compute API`,
+  ]);
+  for (const body of [
+    { 'os-detach': {} },
+    { 'os-force_detach': { attachment_id: used } },
+    { 'os-terminate_connection': { connector: HOST } },
+  ])
+    expect((await api.act(volume_uuid, body)).status).toBe(409);
+  expect(at.unlisted()).toHaveLength(1);
+});
