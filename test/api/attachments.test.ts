@@ -5,7 +5,7 @@
 import { randomUUID } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
 import { Failure } from '../../src/base/errors.ts';
-import { updateType } from '../control/multiattach.ts';
+import { setDefaultExtraSpecs } from '../control/types.ts';
 import type { WorldOptions } from '../control/world.ts';
 import { Api, type Reply } from './api.ts';
 
@@ -388,7 +388,7 @@ describe('a volume of a multiattach type', () => {
   test('has several attachments, each with an export of its own, and is in use until the last ends', async () => {
     const at = await open();
     await using api = at.api;
-    await updateType(api.world.control, { multiattach: '<is> True' });
+    await setDefaultExtraSpecs(api.world.control, { multiattach: '<is> True' });
     const volume_uuid = await api.createVolume();
     expect((await api.ask('GET', `/v3/volumes/${volume_uuid}`)).body.volume.multiattach).toBe(true);
     const instance_uuid = randomUUID();

@@ -7,6 +7,7 @@ import { groupSnapshotsInStatus, groupsInStatus } from '../../src/catalog/groups
 import type { GroupRow, GroupSnapshotRow } from '../../src/catalog/schema.ts';
 import { allSnapshots } from '../../src/catalog/snapshots.ts';
 import { unfinishedTasks } from '../../src/catalog/tasks.ts';
+import { listTypes } from '../../src/catalog/types.ts';
 import { allVolumes } from '../../src/catalog/volumes.ts';
 import { createGroupSnapshot, deleteGroupSnapshot } from '../../src/control/group-snapshots.ts';
 import { createGroupFromSource } from '../../src/control/group-sources.ts';
@@ -14,11 +15,13 @@ import { createGroupType } from '../../src/control/group-types.ts';
 import { createGroup, deleteGroup } from '../../src/control/groups.ts';
 import { associateQosSpec, createQosSpec } from '../../src/control/qos-specs.ts';
 import { quotaUse } from '../../src/control/quotas.ts';
+import { retypeVolume } from '../../src/control/retype.ts';
 import { createSnapshot, deleteSnapshot } from '../../src/control/snapshots.ts';
 import { GROUP_STATUSES } from '../../src/control/states.ts';
 import { defaultType } from '../../src/control/types.ts';
 import { createVolume, deleteVolume, extendVolume, revertVolume } from '../../src/control/volumes.ts';
 import { Interrupter } from './interrupt.ts';
+import { addType } from './types.ts';
 import { CALLER, NEW_SNAPSHOT, NEW_VOLUME, World } from './world.ts';
 
 type Ids = {
@@ -33,6 +36,7 @@ type Outcome = {
   /** And their snapshots. */
   readonly groups: Record<string, string>;
   readonly size: number;
+  readonly typeName: string;
 };
 
 type Scenario = {
@@ -65,6 +69,10 @@ const SCENARIOS: Readonly<Record<string, Scenario>> = {
     act: ({ control }, ids) => revertVolume(control, CALLER, { id: ids.volume, snapshotId: ids.snapshot }),
     isDone: ({ volumes, snapshots }, ids) =>
       volumes[ids.volume] === 'available' && snapshots[ids.snapshot] === 'available',
+  },
+  'retype-volume': {
+    act: ({ control }, ids) => retypeVolume(control, CALLER, { id: ids.volume, type: 'gold' }),
+    isDone: ({ volumes, typeName }, ids) => volumes[ids.volume] === 'available' && typeName === 'gold',
   },
   'create-snapshot': {
     act: ({ control }, ids) => createSnapshot(control, CALLER, { ...NEW_SNAPSHOT, volumeId: ids.volume }),
@@ -143,6 +151,7 @@ async function prepare(scenario: Scenario): Promise<{ world: World; ids: Ids }> 
   const qos = { name: 'slow', consumer: 'both', specs: { total_iops_sec_per_gb: '100' } };
   const { row } = await createQosSpec(control, CALLER, qos);
   await associateQosSpec(control, CALLER, { id: row.id, typeId: type.id });
+  await addType(control, 'gold');
   const volume = await world.volume({ name: 'first' });
   const snapshot = await world.snapshot(volume);
   const more = await scenario.prepare?.(world);
@@ -154,11 +163,13 @@ async function outcomeOf(world: World, ids: Ids): Promise<Outcome> {
   const { reader } = world.control.catalog;
   const volumes = await allVolumes(reader);
   const snapshots = await allSnapshots(reader);
+  const types = await listTypes(reader);
   return {
     volumes: Object.fromEntries(volumes.map((row) => [row.id, row.status])),
     snapshots: Object.fromEntries(snapshots.map((row) => [row.id, row.status])),
     groups: Object.fromEntries((await groupsAndSnapshots(world)).map((row) => [row.id, row.status])),
     size: volumes.find((row) => row.id === ids.volume)?.size_gib ?? 0,
+    typeName: types.find((type) => type.id === volumes.find((row) => row.id === ids.volume)?.type_id)?.name ?? '',
   };
 }
 
