@@ -125,6 +125,11 @@ export class ApiClient {
     return object(await this.request('GET', path), 'the answer');
   }
 
+  /** A request whose answer has a body. */
+  async send(method: 'POST' | 'PUT', path: string, body: Json): Promise<Json> {
+    return object(await this.request(method, path, body), 'the answer');
+  }
+
   async close(): Promise<void> {
     if (this.#dispatcher !== null) await (await this.#dispatcher).destroy();
   }

@@ -6,6 +6,7 @@ import { type Json, maybeText, member, members, number, object, text } from '../
 import { find, listAll, pathOf, waitFor } from '../objects.ts';
 import type { Row } from '../print.ts';
 import { formatBytes, parseSizeGib } from '../sizes.ts';
+import { registerAttach } from './attach.ts';
 import { printRanges } from './ranges.ts';
 
 const LIST_COLUMNS = ['id', 'name', 'status', 'size', 'created'];
@@ -138,13 +139,27 @@ async function create(context: Context, name: string, flags: CreateFlags): Promi
   await printVolume(context, await createFromImage(context, { body, path: flags.image }));
 }
 
-type SetFlags = { name?: string; description?: string; metadata?: Record<string, string>; unset?: string[] };
+type SetFlags = {
+  name?: string;
+  description?: string;
+  metadata?: Record<string, string>;
+  unset?: string[];
+  readonly?: string;
+};
+
+function flagOf(word: string): boolean {
+  if (word === 'on' || word === 'off') return word === 'on';
+  throw new Failure('bad_request', { reason: `--readonly is '${word}', but must be on or off.` });
+}
 
 async function set(context: Context, reference: string, flags: SetFlags): Promise<void> {
   const { client } = context;
   if (Object.keys(flags).length === 0) {
-    throw new Failure('bad_request', { reason: 'Nothing to set: give --name, --description, --metadata or --unset.' });
+    throw new Failure('bad_request', {
+      reason: 'Nothing to set: give --name, --description, --metadata, --unset or --readonly.',
+    });
   }
+  const readonly = flags.readonly === undefined ? null : flagOf(flags.readonly);
   const id = text(await find(client, 'volume', reference), 'id');
   const { name, description } = flags;
   if (name !== undefined || description !== undefined) {
@@ -156,6 +171,9 @@ async function set(context: Context, reference: string, flags: SetFlags): Promis
   }
   for (const key of flags.unset ?? []) {
     await client.request('DELETE', `${pathOf('volume', id)}/metadata/${encodeURIComponent(key)}`);
+  }
+  if (readonly !== null) {
+    await client.request('POST', `${pathOf('volume', id)}/action`, { 'os-update_readonly_flag': { readonly } });
   }
   await printVolume(context, id);
 }
@@ -211,16 +229,18 @@ export function registerVolume(program: Command): void {
     );
   volume
     .command('set')
-    .description('change name, description or metadata')
+    .description('change name, description, metadata or whether it may be written')
     .argument('<volume>', 'id or name')
     .option('--name <name>')
     .option('--description <text>')
     .option('--metadata <key=value>', 'repeatable', collectPair)
     .option('--unset <key>', 'remove this metadata key; repeatable', collect)
+    .option('--readonly <on|off>', 'off again with off; only while nobody uses it')
     .action((reference: string, flags: SetFlags, command: Command) =>
       withContext(command, (context) => set(context, reference, flags)),
     );
   registerActions(volume);
+  registerAttach(volume);
 }
 
 function registerActions(volume: Command): void {
@@ -234,6 +254,18 @@ function registerActions(volume: Command): void {
         const newSize = parseSizeGib(size);
         const id = text(await find(context.client, 'volume', reference), 'id');
         await act(context, id, { 'os-extend': { new_size: newSize } }, `Extending volume ${reference}`);
+      }),
+    );
+  volume
+    .command('retype')
+    .description('give a volume another type; its data stay as they are')
+    .argument('<volume>', 'id or name')
+    .argument('<type>', 'id or name')
+    .action((reference: string, type: string, _, command: Command) =>
+      withContext(command, async (context) => {
+        const id = text(await find(context.client, 'volume', reference), 'id');
+        const retype = { new_type: type, migration_policy: 'never' };
+        await act(context, id, { 'os-retype': retype }, `Changing the type of volume ${reference}`);
       }),
     );
   volume
