@@ -27,17 +27,10 @@ import {
   withdrawn,
 } from './connections.ts';
 import type { Control } from './control.ts';
-import { type Caller, enforce } from './policy.ts';
+import type { Caller } from './policy.ts';
 import { begin, followAttachments, requireAction, requireStatus, tryBegin, visibleVolume } from './states.ts';
 
 export type Move = 'reserve' | 'unreserve' | 'begin-detaching' | 'roll-detaching';
-
-const MOVE_RULES = {
-  reserve: 'volume_extension:volume_actions:reserve',
-  unreserve: 'volume_extension:volume_actions:unreserve',
-  'begin-detaching': 'volume_extension:volume_actions:begin_detaching',
-  'roll-detaching': 'volume_extension:volume_actions:roll_detaching',
-} as const;
 
 /** Reserve and begin-detaching refuse in a wrong status; their opposites then change nothing. */
 export async function moveVolume(
@@ -45,7 +38,6 @@ export async function moveVolume(
   caller: Caller,
   { id, action }: { id: string; action: Move },
 ): Promise<void> {
-  enforce(caller, MOVE_RULES[action]);
   await control.catalog.write(async (writer) => {
     const row = await visibleVolume(writer, caller, id);
     const step = { table: 'volumes', id, nowUs: control.nowUs() } as const;
@@ -65,7 +57,6 @@ export type Attach = {
 };
 
 export async function attachVolume(control: Control, caller: Caller, wanted: Attach): Promise<void> {
-  enforce(caller, 'volume_extension:volume_actions:attach');
   const { id } = wanted;
   const { reader } = control.catalog;
   await visibleVolume(reader, caller, id);
@@ -147,18 +138,8 @@ async function attach(control: Control, writer: Writer, about: Attaching): Promi
 
 export type Detach = { readonly id: string; readonly attachmentId: string | null };
 
-export async function detachVolume(control: Control, caller: Caller, wanted: Detach): Promise<void> {
-  enforce(caller, 'volume_extension:volume_actions:detach');
-  await detach(control, caller, wanted);
-}
-
-/** An administrator's, for what a broken detachment left. */
-export async function forceDetachVolume(control: Control, caller: Caller, wanted: Detach): Promise<void> {
-  enforce(caller, 'volume_extension:volume_admin_actions:force_detach');
-  await detach(control, caller, wanted);
-}
-
-async function detach(control: Control, caller: Caller, { id, attachmentId }: Detach): Promise<void> {
+/** The attachment with its export; with the last one also exports that no attachment has. */
+export async function detachVolume(control: Control, caller: Caller, { id, attachmentId }: Detach): Promise<void> {
   const { reader } = control.catalog;
   await visibleVolume(reader, caller, id);
   await control.turns.take(id, async () => {
@@ -203,7 +184,6 @@ export async function initializeConnection(
   caller: Caller,
   { id, connector }: { id: string; connector: Connector },
 ): Promise<ConnectionInfo> {
-  enforce(caller, 'volume_extension:volume_actions:initialize_connection');
   const { reader } = control.catalog;
   await visibleVolume(reader, caller, id);
   return control.turns.take(id, async () => {
@@ -244,7 +224,6 @@ export async function terminateConnection(
   caller: Caller,
   { id, connector }: { id: string; connector: Connector | null },
 ): Promise<void> {
-  enforce(caller, 'volume_extension:volume_actions:terminate_connection');
   const { reader } = control.catalog;
   await visibleVolume(reader, caller, id);
   await control.turns.take(id, async () => {

@@ -31,7 +31,7 @@ import {
   withdrawn,
 } from './connections.ts';
 import type { Control } from './control.ts';
-import { type Caller, enforce } from './policy.ts';
+import type { Caller } from './policy.ts';
 import { begin, followAttachments, requireAction, visibleVolume } from './states.ts';
 
 export type Mode = 'rw' | 'ro';
@@ -50,7 +50,6 @@ export type NewAttachment = {
 };
 
 export async function createAttachment(control: Control, caller: Caller, wanted: NewAttachment): Promise<Attachment> {
-  enforce(caller, 'volume:attachment_create');
   const { volumeId, connector } = wanted;
   const { reader } = control.catalog;
   await visibleVolume(reader, caller, volumeId);
@@ -147,7 +146,6 @@ export async function updateAttachment(
   caller: Caller,
   { id, connector }: { id: string; connector: Connector },
 ): Promise<Attachment> {
-  enforce(caller, 'volume:attachment_update');
   const { reader } = control.catalog;
   const { volume_id: volumeId } = await visibleAttachment(reader, caller, id);
   await control.turns.take(volumeId, async () => {
@@ -203,7 +201,6 @@ async function reconnect(control: Control, writer: Writer, { id, wanted, known }
 
 /** The server uses it now. */
 export async function completeAttachment(control: Control, caller: Caller, id: string): Promise<void> {
-  enforce(caller, 'volume:attachment_complete');
   const { volume_id: volumeId } = await visibleAttachment(control.catalog.reader, caller, id);
   await control.turns.take(volumeId, () =>
     control.catalog.write(async (writer) => {
@@ -223,7 +220,6 @@ export async function completeAttachment(control: Control, caller: Caller, id: s
 
 /** Ends it and its export; when this returns no client of it can do I/O any more. Those that are left. */
 export async function deleteAttachment(control: Control, caller: Caller, id: string): Promise<AttachmentRow[]> {
-  enforce(caller, 'volume:attachment_delete');
   const { reader } = control.catalog;
   const { volume_id: volumeId } = await visibleAttachment(reader, caller, id);
   return control.turns.take(volumeId, async () => {

@@ -101,6 +101,8 @@ export type ConnectionInfo = {
   readonly attachmentId: string | null;
   readonly readOnly: boolean;
   readonly uri: string;
+  /** Who does not speak it is turned away. */
+  readonly tls: boolean;
   readonly tcp: readonly { readonly host: string; readonly port: number }[];
   readonly unixSocket: string | null;
   readonly qosSpecs: Readonly<Record<string, string>> | null;
@@ -117,12 +119,14 @@ export async function connectionInfo(
   const [first] = tcp;
   const address = first === undefined ? `unix:${unixSocket ?? ''}` : `${bracketed(first.host)}:${first.port}`;
   const connector = JSON.parse(connection.connector) as Connector;
+  const tls = control.backend.nbdRequiresTls === true;
   return {
     name: connection.name,
     volumeId: connection.volume_id,
     attachmentId: connection.attachment_id,
     readOnly: connection.read_only === 1,
-    uri: nbdUri(address, connection.name),
+    uri: nbdUri(address, connection.name, tls ? 'nbds' : 'nbd'),
+    tls,
     tcp,
     unixSocket,
     qosSpecs: (await qosOf(control, volume)).frontEnd,

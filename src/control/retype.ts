@@ -8,7 +8,7 @@ import type { TypeRow, VolumeRow } from '../catalog/schema.ts';
 import { updateVolume } from '../catalog/volumes.ts';
 import type { Control } from './control.ts';
 import { qosOf } from './limits.ts';
-import { type Caller, enforce } from './policy.ts';
+import type { Caller } from './policy.ts';
 import { chargeType } from './quotas.ts';
 import { begin, requireAction, visibleVolume } from './states.ts';
 import { isMultiattach, requireType } from './types.ts';
@@ -16,7 +16,6 @@ import { isMultiattach, requireType } from './types.ts';
 export type Retype = { readonly id: string; readonly type: string };
 
 export async function retypeVolume(control: Control, caller: Caller, { id, type }: Retype): Promise<void> {
-  enforce(caller, 'volume:retype');
   const { reader } = control.catalog;
   await visibleVolume(reader, caller, id);
   const task = await control.turns.take(id, async () => {

@@ -57,43 +57,58 @@ const ACTIONS: ReadonlyMap<string, Action> = new Map<string, Action>([
     action(ACTION.nothing, ({ control, asked, id }) => completeAttachment(control, asked.caller, id), {
       since: COMPLETE_SINCE,
       status: 204,
+      rule: 'volume:attachment_complete',
     }),
   ],
 ]);
 
 export function attachmentRoutes(app: FastifyInstance, { control }: RouteContext): void {
-  const config = { since: ATTACHMENTS_SINCE };
+  const since = ATTACHMENTS_SINCE;
+  const lists = { since, list: WORDS };
 
   const list = async (request: FastifyRequest, { isDetailed }: { isDetailed: boolean }) => {
     const page = pageOf(request.query as Query, request.asked, WORDS);
     const items = isDetailed
-      ? (await listAttachments(control, page)).map(attachmentView)
+      ? (await listAttachments(control, page)).map((one) => attachmentView(request.asked, one))
       : (await listAttachmentRows(control, page)).map(attachmentSummary);
     return { attachments: items, ...nextLink(request, { collection: 'attachments', limit: page.limit, items }) };
   };
-  app.get('/attachments', { config }, async (request) => list(request, { isDetailed: false }));
-  app.get('/attachments/detail', { config }, async (request) => list(request, { isDetailed: true }));
+  app.get('/attachments', { config: lists }, async (request) => list(request, { isDetailed: false }));
+  app.get('/attachments/detail', { config: lists }, async (request) => list(request, { isDetailed: true }));
 
-  app.post('/attachments', { config }, async (request) => {
+  const creation = {
+    since,
+    rule: 'volume:attachment_create',
+    body: [CreateAttachmentWithMode, CreateAttachment],
+    status: 200,
+  } as const;
+  app.post('/attachments', { config: creation }, async (request) => {
     const attachment = await createAttachment(control, request.asked.caller, newAttachmentOf(request));
-    return { attachment: attachmentView(attachment) };
+    return { attachment: attachmentView(request.asked, attachment) };
   });
 
-  app.get('/attachments/:id', { config }, async (request) => {
-    return { attachment: attachmentView(await getAttachment(control, request.asked.caller, param(request, 'id'))) };
+  app.get('/attachments/:id', { config: { since } }, async (request) => {
+    return {
+      attachment: attachmentView(
+        request.asked,
+        await getAttachment(control, request.asked.caller, param(request, 'id')),
+      ),
+    };
   });
 
-  app.put('/attachments/:id', { config }, async (request) => {
+  const update = { since, rule: 'volume:attachment_update', body: UpdateAttachment } as const;
+  app.put('/attachments/:id', { config: update }, async (request) => {
     const { attachment: body } = checked(request, UpdateAttachment, request.body);
     const wanted = { id: param(request, 'id'), connector: body.connector };
-    return { attachment: attachmentView(await updateAttachment(control, request.asked.caller, wanted)) };
+    return { attachment: attachmentView(request.asked, await updateAttachment(control, request.asked.caller, wanted)) };
   });
 
-  app.post('/attachments/:id/action', { config }, (request, reply) =>
+  app.post('/attachments/:id/action', { config: { since, actions: ACTIONS } }, (request, reply) =>
     perform(request, reply, { control, actions: ACTIONS }),
   );
 
-  app.delete('/attachments/:id', { config }, async (request) => {
+  const removal = { since, rule: 'volume:attachment_delete', status: 200 } as const;
+  app.delete('/attachments/:id', { config: removal }, async (request) => {
     const left = await deleteAttachment(control, request.asked.caller, param(request, 'id'));
     return { attachments: left.map(attachmentSummary) };
   });

@@ -5,7 +5,7 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { type Static, type TObject, Type } from 'typebox';
 import { Failure } from '../../base/errors.ts';
-import { enforce, type Rule } from '../../control/policy.ts';
+import type { Rule } from '../../control/policy.ts';
 import { visibleVolume } from '../../control/states.ts';
 import { badRequest } from '../faults.ts';
 import { one, pageOf, type Query } from '../query.ts';
@@ -31,15 +31,18 @@ export function manageableRoutes(app: FastifyInstance, context: RouteContext): v
     { path: '/os-snapshot-manage', since: 0, kind: 'snapshot' },
   ] as const;
   for (const { path, since, kind } of kinds) {
-    const config = { since };
-    const lists: Rule = kind === 'volume' ? 'volume_extension:list_manageable' : 'snapshot_extension:list_manageable';
-    for (const each of [path, `${path}/detail`])
+    const isVolume = kind === 'volume';
+    const lists: Rule = isVolume ? 'volume_extension:list_manageable' : 'snapshot_extension:list_manageable';
+    const manages: Rule = isVolume ? 'volume_extension:volume_manage' : 'snapshot_extension:snapshot_manage';
+    for (const each of [path, `${path}/detail`]) {
+      const config = { since, rule: lists, list: WORDS, query: ['host', 'cluster'] };
       app.get(each, { config }, async (request) => {
-        enforce(request.asked.caller, lists);
         requireHere(request, context);
         return { [`manageable-${kind}s`]: [] };
       });
-    app.post(path, { config }, (request) => (kind === 'volume' ? manageVolume : manageSnapshot)(request, context));
+    }
+    const config = { since, rule: manages, body: isVolume ? ManageVolume : ManageSnapshot };
+    app.post(path, { config }, (request) => (isVolume ? manageVolume : manageSnapshot)(request, context));
   }
 }
 
@@ -58,7 +61,6 @@ function requireHere(request: FastifyRequest, { place }: RouteContext): void {
 }
 
 async function manageVolume(request: FastifyRequest, { place }: RouteContext): Promise<never> {
-  enforce(request.asked.caller, 'volume_extension:volume_manage');
   const { volume } = body(request, ManageVolume);
   if (volume.host === undefined) throw badRequest('Invalid input received: Host field is missing.');
   if (volume.host.split('#')[0] !== place.host.split('#')[0])
@@ -67,7 +69,6 @@ async function manageVolume(request: FastifyRequest, { place }: RouteContext): P
 }
 
 async function manageSnapshot(request: FastifyRequest, { control }: RouteContext): Promise<never> {
-  enforce(request.asked.caller, 'snapshot_extension:snapshot_manage');
   const { snapshot } = body(request, ManageSnapshot);
   await visibleVolume(control.catalog.reader, request.asked.caller, idOf(snapshot.volume_id));
   throw badRequest(unmanaged('snapshot', snapshot.ref));

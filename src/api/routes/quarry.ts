@@ -5,6 +5,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { TaskRow } from '../../catalog/schema.ts';
 import type { StatusCount } from '../../catalog/volumes.ts';
 import { GIB } from '../../control/control.ts';
+import { isAllowed } from '../../control/policy.ts';
 import { diff, exportsOf, map, type Status, status, type Target, usage } from '../../control/status.ts';
 import { param } from '../asked.ts';
 import { one, type Query } from '../query.ts';
@@ -52,14 +53,18 @@ export function quarryRoutes(app: FastifyInstance, { control }: RouteContext): v
     });
     app.get(`${path}/exports`, async (request) => {
       const found = await exportsOf(control, request.asked.caller, target(request));
+      // Whoever has the name of an attachment's export has the data.
+      const mayKnow = isAllowed(request.asked.caller, 'member');
       return {
-        exports: found.map(({ name, uri, address, readOnly, isListed }) => ({
-          name,
-          uri,
-          address,
-          read_only: readOnly,
-          listed: isListed,
-        })),
+        exports: found
+          .filter(({ isListed }) => isListed || mayKnow)
+          .map(({ name, uri, address, readOnly, isListed }) => ({
+            name,
+            uri,
+            address,
+            read_only: readOnly,
+            listed: isListed,
+          })),
       };
     });
   }

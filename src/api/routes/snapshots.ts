@@ -4,7 +4,6 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { Failure } from '../../base/errors.ts';
 import type { SnapshotColumn } from '../../catalog/snapshots.ts';
-import { enforce } from '../../control/policy.ts';
 import {
   countSnapshots,
   createSnapshot,
@@ -79,18 +78,24 @@ const ACTIONS: ReadonlyMap<string, Action> = new Map<string, Action>([
   ],
   [
     'os-update_snapshot_status',
-    action(ATTACH_ACTION.snapshotStatus, ({ control, asked, id, value }) => {
-      enforce(asked.caller, 'snapshot_extension:snapshot_actions:update_snapshot_status');
-      return reportSnapshot(control, asked.caller, { id, status: value.status, progress: value.progress ?? null });
-    }),
+    action(
+      ATTACH_ACTION.snapshotStatus,
+      ({ control, asked, id, value }) => {
+        return reportSnapshot(control, asked.caller, { id, status: value.status, progress: value.progress ?? null });
+      },
+      { rule: 'snapshot_extension:snapshot_actions:update_snapshot_status' },
+    ),
   ],
   [
     'os-unmanage',
-    action(ACTION.nothing, async ({ control, asked, id }) => {
-      await getSnapshot(control, asked.caller, id);
-      enforce(asked.caller, 'snapshot_extension:snapshot_unmanage');
-      throw badRequest(`Invalid snapshot: Snapshot ${id} cannot be unmanaged: nothing else could hold it.`);
-    }),
+    action(
+      ACTION.nothing,
+      async ({ control, asked, id }) => {
+        await getSnapshot(control, asked.caller, id);
+        throw badRequest(`Invalid snapshot: Snapshot ${id} cannot be unmanaged: nothing else could hold it.`);
+      },
+      { rule: 'snapshot_extension:snapshot_unmanage' },
+    ),
   ],
 ]);
 

@@ -191,6 +191,7 @@ const ACTIONS: readonly (readonly [string, Action])[] = [
     action(ACTION.nothing, refuseImages, { rule: 'volume_extension:volume_actions:upload_image' }),
   ],
   ['os-reimage', action(ACTION.nothing, refuseImages, { since: 68, rule: 'volume:reimage' })],
+];
 
 async function refuseImages({ control, asked, id }: ActionCall<unknown>): Promise<void> {
   await getVolume(control, asked.caller, id);
@@ -199,5 +200,7 @@ async function refuseImages({ control, asked, id }: ActionCall<unknown>): Promis
 
 export function volumeActionRoutes(app: FastifyInstance, { control, place }: RouteContext): void {
   const actions = new Map([...ACTIONS, ...attachActions(), ...placementActions(place.host)]);
-  app.post('/volumes/:id/action', (request, reply) => perform(request, reply, { control, actions }));
+  app.post('/volumes/:id/action', { config: { actions } }, (request, reply) =>
+    perform(request, reply, { control, actions }),
+  );
 }

@@ -5,6 +5,8 @@
 import type { AttachmentRow } from '../../catalog/schema.ts';
 import type { Attachment } from '../../control/attachments.ts';
 import type { ConnectionInfo } from '../../control/connections.ts';
+import { isAllowed } from '../../control/policy.ts';
+import type { Asked } from '../asked.ts';
 import { type Json, timeOf } from '../views.ts';
 
 const DRIVER_VOLUME_TYPE = 'nbd';
@@ -13,7 +15,8 @@ export function attachmentSummary(row: AttachmentRow): Json & { readonly id: str
   return { id: row.id, status: row.status, instance: row.instance_id, volume_id: row.volume_id };
 }
 
-export function attachmentView({ row, connection }: Attachment): Json & { readonly id: string } {
+/** Whoever has the name of an export has the data: who may only read about volumes is not told. */
+export function attachmentView(asked: Asked, { row, connection }: Attachment): Json & { readonly id: string } {
   return {
     ...attachmentSummary(row),
     attached_at: timeOf(row.attached_at) ?? '',
@@ -21,7 +24,7 @@ export function attachmentView({ row, connection }: Attachment): Json & { readon
     detached_at: '',
     attach_mode: row.mode,
     connection_info:
-      connection === null
+      connection === null || !isAllowed(asked.caller, 'member')
         ? {}
         : {
             ...dataOf(connection),
@@ -47,7 +50,7 @@ function dataOf(connection: ConnectionInfo): Json {
     export_name: connection.name,
     uri: connection.uri,
     unix_socket: connection.unixSocket,
-    tls: false,
+    tls: connection.tls,
     volume_id: connection.volumeId,
     device_path: null,
     discard: true,
