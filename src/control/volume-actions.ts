@@ -8,10 +8,11 @@ import { attachmentsOf, connectionsOf, removeAttachment, removeConnections } fro
 import type { Writer } from '../catalog/schema.ts';
 import { updateSnapshot } from '../catalog/snapshots.ts';
 import { findVolume, updateVolume } from '../catalog/volumes.ts';
+import { isVolumeFailed } from './attachments.ts';
 import { refuseWhileConnectable, withdrawn } from './connections.ts';
 import { type Control, refuseWhileConnected } from './control.ts';
 import type { Caller } from './policy.ts';
-import { requireStatus, resetStatus, visibleSnapshot, visibleVolume } from './states.ts';
+import { followAttachments, requireStatus, resetStatus, visibleSnapshot, visibleVolume } from './states.ts';
 
 export async function setBootable(
   control: Control,
@@ -55,12 +56,14 @@ export async function resetVolume(control: Control, caller: Caller, wanted: Rese
   }
   await control.turns.take(id, async () => {
     const connections = await connectionsOf(reader, id);
+    const isFailed = await isVolumeFailed(control, id);
     await withdrawn(control, connections, () =>
       control.catalog.write(async (writer) => {
         const names = connections.map(({ name }) => name);
         await removeConnections(writer, names);
         for (const attachment of await attachmentsOf(writer, id)) await removeAttachment(writer, attachment.id);
-        await reset(control, writer, wanted);
+        if (wanted.status === null) await followAttachments(writer, { id, isFailed, nowUs: control.nowUs() });
+        else await reset(control, writer, wanted);
       }),
     );
   });

@@ -4,13 +4,17 @@
  */
 import { randomUUID } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
+import { buildServer } from '../../src/api/server.ts';
 import { Failure } from '../../src/base/errors.ts';
 import { setDefaultExtraSpecs } from '../control/types.ts';
 import type { WorldOptions } from '../control/world.ts';
 import { Api, type Reply } from './api.ts';
+import { as, people } from './people.ts';
 
 const MINOR = 54;
 const HOST = { host: 'compute1', ip: '192.0.2.7', initiator: 'iqn.1993-08.org.debian:01:a', multipath: false };
+type Headers = ReturnType<typeof as>;
+
 const NAME = /^att-[0-9a-f]{32}$/;
 
 class Attaching {
@@ -338,6 +342,10 @@ describe('while a volume has an export for an attachment', () => {
     await api.act(volume_uuid, { 'os-reset_status': { status: 'available', attach_status: 'detached' } });
     expect(at.unlisted()).toEqual([]);
     expect((await api.ask('GET', '/v3/attachments', { minor: MINOR })).body).toEqual({ attachments: [] });
+    // Without a status it gets the one that is right then.
+    await at.create({ volume_uuid, connector: HOST });
+    await api.act(volume_uuid, { 'os-reset_status': { attach_status: 'detached' } });
+    expect([await api.status(volume_uuid), at.unlisted()]).toEqual(['available', []]);
     // Nothing of a refused reset happens.
     await at.create({ volume_uuid, connector: HOST });
     const refused = await api.act(volume_uuid, {
@@ -441,4 +449,44 @@ test('where a service token is required, only a service ends what a server uses'
   ])
     expect((await api.act(volume_uuid, body)).status).toBe(409);
   expect(at.unlisted()).toHaveLength(1);
+});
+
+test('another project does not see it, and who may only read is not told how to reach it', async () => {
+  const at = await open({});
+  await using api = at.api;
+  const server = buildServer(api.world.control, { publicEndpoint: null, authenticator: people() });
+  const ask = async (method: 'GET' | 'POST' | 'PUT' | 'DELETE', path: string, who: Headers, body?: unknown) => {
+    const payload = body === undefined ? {} : { payload: JSON.stringify(body) };
+    const headers = { ...who, 'openstack-api-version': 'volume 3.54', 'content-type': 'application/json' };
+    const reply = await server.inject({ method, url: `/v3/${path}`, headers, ...payload });
+    return { status: reply.statusCode, body: reply.json() };
+  };
+  const volume = await ask('POST', 'volumes', as('member'), { volume: { size: 1 } });
+  await api.settle();
+  const attachment = { volume_uuid: volume.body.volume.id, connector: HOST };
+  expect((await ask('POST', 'attachments', as('reader'), { attachment })).status).toBe(403);
+  expect((await ask('POST', 'attachments', as('member elsewhere'), { attachment })).status).toBe(404);
+  const made = await ask('POST', 'attachments', as('member'), { attachment });
+  const path = `attachments/${made.body.attachment.id}`;
+  expect(made.body.attachment.connection_info.name).toMatch(NAME);
+  expect((await ask('GET', path, as('reader'))).body.attachment.connection_info).toEqual({});
+  const [shown] = (await ask('GET', 'attachments/detail', as('reader'))).body.attachments;
+  expect(shown.connection_info).toEqual({});
+  const exportsPath = `quarry/volumes/${attachment.volume_uuid}/exports`;
+  const names = async (who: Headers): Promise<string[]> =>
+    (await ask('GET', exportsPath, who)).body.exports.map(({ name }: { name: string }) => name);
+  expect(await names(as('member'))).toContain(at.unlisted()[0]);
+  expect(await names(as('reader'))).not.toContain(at.unlisted()[0]);
+  for (const method of ['GET', 'DELETE'] as const)
+    expect((await ask(method, path, as('member elsewhere'))).status).toBe(404);
+  const update = { attachment: { connector: HOST } };
+  expect((await ask('PUT', path, as('member elsewhere'), update)).status).toBe(404);
+  expect((await ask('PUT', path, as('reader'), update)).status).toBe(403);
+  expect((await ask('DELETE', path, as('reader'))).status).toBe(403);
+  expect((await ask('GET', 'attachments', as('member elsewhere'))).body).toEqual({ attachments: [] });
+  const force = { 'os-force_detach': { attachment_id: made.body.attachment.id } };
+  expect((await ask('POST', `volumes/${attachment.volume_uuid}/action`, as('member'), force)).status).toBe(403);
+  expect(at.unlisted()).toHaveLength(1);
+  expect((await ask('DELETE', path, as('member'))).status).toBe(200);
+  await server.close();
 });

@@ -2,10 +2,15 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import Database from 'better-sqlite3';
+import { Kysely, SqliteDialect, sql } from 'kysely';
 import { expect, test } from 'vitest';
+import { attachmentsOf } from '../../src/catalog/attachments.ts';
 import { mergeMetadata, metadataOfAll } from '../../src/catalog/details.ts';
+import { volumes } from '../../src/catalog/migrations/0001-volumes.ts';
 import { limitsOf, setLimits } from '../../src/catalog/quotas.ts';
+import type { Schema } from '../../src/catalog/schema.ts';
 import { openSqliteCatalog } from '../../src/catalog/sqlite.ts';
+import { findVolume } from '../../src/catalog/volumes.ts';
 import { World } from './world.ts';
 
 const scope = { scope: 'project', id: 'p' } as const;
@@ -91,4 +96,44 @@ test('details of any number of objects are found, each once', async () => {
         ]),
       );
   }
+});
+
+test('attachments of a catalog from before they had a status are attached', async () => {
+  await withFolder(async (path) => {
+    const old = new Kysely<Schema>({ dialect: new SqliteDialect({ database: new Database(path) }) });
+    await volumes(old as Kysely<unknown>);
+    await sql`create table applied_migrations (name text primary key, applied_at bigint not null)`.execute(old);
+    await sql`insert into applied_migrations values ('0001-volumes', 1)`.execute(old);
+    await sql`insert into types (id, name, is_public, extra_specs, created_at) values ('t', 't', 1, '{}', 1)`.execute(
+      old,
+    );
+    await sql`
+      insert into volumes (id, project_id, user_id, size_gib, status, availability_zone, type_id, bootable, created_at)
+      values ('v', 'p', 'u', 1, 'in-use', 'nova', 't', 0, 1)
+    `.execute(old);
+    await sql`
+      insert into attachments (id, volume_id, instance_id, device, mode, attached_at)
+      values ('a', 'v', 'i', '/dev/vdb', 'rw', 7)
+    `.execute(old);
+    await old.destroy();
+    const catalog = await openSqliteCatalog({ path, nowUs: 9 });
+    expect(await attachmentsOf(catalog.reader, 'v')).toEqual([
+      {
+        ...{
+          id: 'a',
+          volume_id: 'v',
+          project_id: 'p',
+          instance_id: 'i',
+          host_name: null,
+          device: '/dev/vdb',
+          mode: 'rw',
+        },
+        ...{ status: 'attached', attached_at: 7, created_at: 7, updated_at: null },
+      },
+    ]);
+    expect((await findVolume(catalog.reader, 'v'))?.multiattach).toBe(0);
+    // Its references hold: a volume with an attachment cannot vanish.
+    await expect(catalog.write((writer) => writer.deleteFrom('volumes').execute())).rejects.toThrow(/FOREIGN KEY/);
+    await catalog.close();
+  });
 });
