@@ -62,23 +62,25 @@ export async function attachVolume(control: Control, caller: Caller, wanted: Att
   await visibleVolume(reader, caller, id);
   await control.turns.take(id, async () => {
     const volume = await visibleVolume(reader, caller, id);
-    const mode = modeFor(volume, wanted.mode);
     const known = (await attachmentsOf(reader, id)).find(
       (one) =>
         one.instance_id === wanted.instanceId && (wanted.instanceId !== null || one.host_name === wanted.hostName),
     );
     if (known?.status !== 'attached') requireAction(volume, attaching(volume, known));
-    const adopted = known === undefined ? await adoptable(control, id, wanted.hostName) : undefined;
+    const mode = modeFor(volume, wanted.mode, known);
+    const connection = await connectionFor(control, wanted, known);
     const commit = (): Promise<void> =>
-      control.catalog.write((writer) => attach(control, writer, { volume, wanted, mode, known, adopted }));
+      control.catalog.write((writer) => attach(control, writer, { volume, wanted, mode, known, connection }));
     // A read-only attachment is a read-only export, also when the export came first.
-    if (adopted === undefined || (adopted.read_only === 1) === (mode === 'ro')) return commit();
-    return switched(control, adopted, { readOnly: mode === 'ro', commit });
+    const isAttached = known?.status === 'attached';
+    if (isAttached || connection === undefined || (connection.read_only === 1) === (mode === 'ro')) return commit();
+    return switched(control, connection, { readOnly: mode === 'ro', commit });
   });
 }
 
-function modeFor(volume: VolumeRow, asked: Mode | null): Mode {
-  if (volume.read_only !== 1) return asked ?? 'rw';
+/** What was reserved read-only stays so unless it is asked for otherwise. */
+function modeFor(volume: VolumeRow, asked: Mode | null, known: AttachmentRow | undefined): Mode {
+  if (volume.read_only !== 1) return asked ?? (known?.mode === 'ro' ? 'ro' : 'rw');
   if (asked !== 'rw') return 'ro';
   const reason = `Invalid input received: Invalid attaching mode 'rw' for volume ${volume.id}: it is read-only.`;
   throw new Failure('bad_request', { reason });
@@ -93,9 +95,16 @@ function attaching(
   return volume.multiattach === 1 ? 'attach-multiattach' : 'attach';
 }
 
-/** The export that was made for this host, or the latest without an attachment where only the server is named. */
-async function adoptable(control: Control, id: string, hostName: string | null): Promise<ConnectionRow | undefined> {
-  const free = (await connectionsOf(control.catalog.reader, id)).filter((one) => one.attachment_id === null);
+/** Its own; else the one that was made for this host, or the latest without an attachment where only a server is named. */
+async function connectionFor(
+  control: Control,
+  { id, hostName }: Attach,
+  known: AttachmentRow | undefined,
+): Promise<ConnectionRow | undefined> {
+  const connections = await connectionsOf(control.catalog.reader, id);
+  const own = connections.find((one) => known !== undefined && one.attachment_id === known.id);
+  if (own !== undefined) return own;
+  const free = connections.filter((one) => one.attachment_id === null);
   return hostName === null ? free.at(-1) : free.findLast((one) => one.host === hostName);
 }
 
@@ -104,36 +113,42 @@ type Attaching = {
   readonly wanted: Attach;
   readonly mode: Mode;
   readonly known: AttachmentRow | undefined;
-  readonly adopted: ConnectionRow | undefined;
+  /** Becomes the attachment's. */
+  readonly connection: ConnectionRow | undefined;
 };
 
 async function attach(control: Control, writer: Writer, about: Attaching): Promise<void> {
-  const { volume, wanted, mode, known, adopted } = about;
+  const { volume, wanted, mode, known, connection } = about;
   if (known?.status === 'attached') return;
   const nowUs = control.nowUs();
   await begin(writer, { table: 'volumes', id: volume.id, action: attaching(volume, known), nowUs });
+  const id = known?.id ?? control.newId();
   if (known !== undefined) {
     const attached_at = known.attached_at ?? nowUs;
-    const changes = { status: 'attached', device: wanted.device, mode, attached_at, updated_at: nowUs };
-    await updateAttachment(writer, known.id, changes);
-    return;
+    await updateAttachment(writer, id, {
+      status: 'attached',
+      device: wanted.device,
+      mode,
+      attached_at,
+      updated_at: nowUs,
+    });
+  } else {
+    await insertAttachment(writer, {
+      id,
+      volume_id: volume.id,
+      project_id: volume.project_id,
+      instance_id: wanted.instanceId,
+      host_name: wanted.hostName,
+      device: wanted.device,
+      mode,
+      status: 'attached',
+      attached_at: nowUs,
+      created_at: nowUs,
+      updated_at: null,
+    });
   }
-  const id = control.newId();
-  await insertAttachment(writer, {
-    id,
-    volume_id: volume.id,
-    project_id: volume.project_id,
-    instance_id: wanted.instanceId,
-    host_name: wanted.hostName,
-    device: wanted.device,
-    mode,
-    status: 'attached',
-    attached_at: nowUs,
-    created_at: nowUs,
-    updated_at: null,
-  });
-  if (adopted !== undefined)
-    await updateConnection(writer, adopted.name, { attachment_id: id, read_only: mode === 'ro' ? 1 : 0 });
+  if (connection === undefined) return;
+  await updateConnection(writer, connection.name, { attachment_id: id, read_only: mode === 'ro' ? 1 : 0 });
 }
 
 export type Detach = { readonly id: string; readonly attachmentId: string | null };

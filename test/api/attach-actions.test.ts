@@ -127,6 +127,19 @@ describe('the older way to attach', () => {
     const { attachments } = (await api.ask('GET', '/v3/attachments', { minor: 27 })).body;
     expect(attachments).toMatchObject([{ status: 'attached', instance: instance_uuid }]);
     expect(await api.status(id)).toBe('in-use');
+    await api.act(id, { 'os-detach': {} });
+    // With its export, whose mode follows.
+    await api.ask('POST', '/v3/attachments', { body: { attachment: { ...attachment, connector: HOST } }, minor: 27 });
+    expect(readOnly(api)).toEqual([false]);
+    await attach(api, id, { instance_uuid, mode: 'ro' });
+    expect(readOnly(api)).toEqual([true]);
+    await api.act(id, { 'os-detach': {} });
+    await api.ask('POST', '/v3/attachments', {
+      body: { attachment: { ...attachment, connector: HOST, mode: 'ro' } },
+      minor: 54,
+    });
+    await attach(api, id, { instance_uuid });
+    expect(readOnly(api)).toEqual([true]);
   });
 });
 
