@@ -8,10 +8,11 @@ import type { TypeRow, VolumeRow } from '../catalog/schema.ts';
 import { updateVolume } from '../catalog/volumes.ts';
 import type { Control } from './control.ts';
 import { qosOf } from './limits.ts';
+import { requireAllowed } from './placement.ts';
 import type { Caller } from './policy.ts';
 import { chargeType } from './quotas.ts';
 import { begin, requireAction, visibleVolume } from './states.ts';
-import { isMultiattach, requireType } from './types.ts';
+import { isMultiattach, requireUsableType } from './types.ts';
 
 export type Retype = { readonly id: string; readonly type: string };
 
@@ -20,8 +21,9 @@ export async function retypeVolume(control: Control, caller: Caller, { id, type 
   await visibleVolume(reader, caller, id);
   const task = await control.turns.take(id, async () => {
     const volume = await visibleVolume(reader, caller, id);
-    const wanted = await requireType(reader, type);
+    const wanted = await requireUsableType(reader, caller, type);
     await requireRetypable(control, volume, wanted);
+    await requireAllowed(control, reader, { type: wanted, sizeGib: volume.size_gib });
     const multiattach = (await isMultiattach(reader, wanted)) ? 1 : 0;
     return control.catalog.write(async (writer) => {
       await begin(writer, { table: 'volumes', id, action: 'retype', nowUs: control.nowUs() });

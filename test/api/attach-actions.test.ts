@@ -3,6 +3,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
+import { Failure } from '../../src/base/errors.ts';
 import { addType } from '../control/types.ts';
 import { Api, type Reply } from './api.ts';
 
@@ -164,6 +165,15 @@ describe('os-force_detach', () => {
   });
 });
 
+/** A spec of its own for the type. */
+async function limit(api: Api, type: string, consumer: string, specs: Record<string, string>): Promise<void> {
+  const { volume_types } = (await api.ask('GET', '/v3/types')).body;
+  const created = await api.ask('POST', '/v3/qos-specs', { body: { qos_specs: { name: type, consumer, ...specs } } });
+  const typeId = volume_types.find(({ name }: { name: string }) => name === type)?.id;
+  const path = `/v3/qos-specs/${created.body.qos_specs.id}/associate?vol_type_id=${typeId}`;
+  expect((await api.ask('GET', path)).status).toBe(202);
+}
+
 describe('os-retype', () => {
   const retype = (api: Api, id: string, type: string, policy: string | null = 'never'): Promise<Reply> =>
     api.act(id, { 'os-retype': { new_type: type, migration_policy: policy } });
@@ -196,20 +206,71 @@ describe('os-retype', () => {
     expect((await retype(api, id, '__DEFAULT__')).status).toBe(400);
   });
 
+  test('to what the pool does not offer, or whose limits cannot be set, gives the old type and status back', async () => {
+    let isRefused = false;
+    await using api = await Api.open({
+      aroundBackend: (backend) =>
+        new Proxy(backend, {
+          get: (target, key) => {
+            if (key === 'setLimits' && isRefused)
+              return () => Promise.reject(new Failure('io_error', { reason: 'as the test wants' }));
+            const value: unknown = Reflect.get(target, key, target);
+            return typeof value === 'function' ? value.bind(target) : value;
+          },
+        }),
+    });
+    await addType(api.world.control, 'tape', { storage_protocol: 'tape' });
+    await addType(api.world.control, 'slow');
+    await limit(api, 'slow', 'back-end', { total_iops_sec: '100' });
+    const id = await api.createVolume();
+    await attach(api, id);
+    isRefused = true;
+    for (const [type, policy, why] of [
+      ['tape', 'never', 'storage_protocol'],
+      ['tape', 'on-demand', 'storage_protocol'],
+      ['slow', 'never', 'as the test wants'],
+    ] as const) {
+      expect((await retype(api, id, type, policy)).status).toBe(202);
+      const { volume } = (await api.ask('GET', `/v3/volumes/${id}`)).body;
+      expect(volume).toMatchObject({ volume_type: '__DEFAULT__', status: 'in-use' });
+      const { usage } = (await api.ask('GET', `/v3/quarry/volumes/${id}/usage`)).body;
+      expect(usage.last_failure).toContain(why);
+    }
+    isRefused = false;
+    await retype(api, id, 'slow');
+    expect(api.world.backend.limitsOf(id)).toMatchObject({ totalIopsSec: 100 });
+  });
+
+  test('of a volume in use cannot change what its host was told of speed', async () => {
+    await using api = await Api.open();
+    for (const type of ['one', 'same', 'other']) await addType(api.world.control, type);
+    await limit(api, 'one', 'front-end', { read_iops_sec: '5' });
+    await limit(api, 'same', 'both', { read_iops_sec: '5' });
+    await limit(api, 'other', 'front-end', { read_iops_sec: '6' });
+    const id = await api.createVolume({ volume_type: 'one' });
+    const { connection_info } = (await initialize(api, id)).body;
+    expect(connection_info.data.qos_specs).toEqual({ read_iops_sec: '5' });
+    await attach(api, id);
+    for (const type of ['other', '__DEFAULT__']) expect((await retype(api, id, type)).status).toBe(400);
+    expect((await retype(api, id, 'same')).status).toBe(202);
+    await api.act(id, { 'os-detach': {} });
+    expect((await retype(api, id, 'other')).status).toBe(202);
+  });
+
   test('moves the use between the quotas of the types, and needs room in the new one', async () => {
     await using api = await Api.open();
     await addType(api.world.control, 'gold');
     const id = await api.createVolume({ size: 2 });
     const project = '00000000000000000000000000000001';
-    const limit = (quota_set: object) => api.ask('PUT', `/v3/os-quota-sets/${project}`, { body: { quota_set } });
-    await limit({ gigabytes_gold: 1 });
+    const allow = (quota_set: object) => api.ask('PUT', `/v3/os-quota-sets/${project}`, { body: { quota_set } });
+    await allow({ gigabytes_gold: 1 });
     const refused = await retype(api, id, 'gold');
     expect([refused.status, refused.body.overLimit.message]).toEqual([
       413,
       expect.stringContaining('exceeds allowed gigabytes_gold quota. Requested 2G, quota is 1G'),
     ]);
     expect(await api.status(id)).toBe('available');
-    await limit({ gigabytes_gold: 2, volumes_gold: 1 });
+    await allow({ gigabytes_gold: 2, volumes_gold: 1 });
     expect((await retype(api, id, 'gold')).status).toBe(202);
     const { quota_set } = (await api.ask('GET', `/v3/os-quota-sets/${project}?usage=true`)).body;
     expect([quota_set.gigabytes_gold.in_use, quota_set.gigabytes___DEFAULT__.in_use]).toEqual([2, 0]);

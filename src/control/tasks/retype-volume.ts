@@ -1,10 +1,11 @@
 /**
- * Puts what a volume's new type says into force. The row has the new type from the beginning; if it cannot be, it gets
- * the old one back.
+ * Puts what a volume's new type says into force. The row has the new type from the beginning; if this pool does not offer
+ * what the type wants, or the limits cannot be set, it gets the old one back.
  */
 import { Type } from 'typebox';
 import { updateVolume } from '../../catalog/volumes.ts';
 import { applyLimits } from '../limits.ts';
+import { requirePlace } from '../placement.ts';
 import { finish } from '../states.ts';
 import { taskKind } from './kind.ts';
 
@@ -18,6 +19,7 @@ export const retypeVolumeTask = taskKind(RetypeVolumeArgs, {
   locks: ({ volumeId }) => ({ writes: [volumeId], reads: [] }),
 
   async run(control, { volumeId }) {
+    await requirePlace(control, volumeId);
     await applyLimits(control, volumeId);
   },
 
@@ -33,5 +35,7 @@ export const retypeVolumeTask = taskKind(RetypeVolumeArgs, {
     await finish(writer, { table: 'volumes', id: volumeId, action: 'retype', nowUs, outcome: 'failed' });
   },
 
-  async after() {},
+  async after(control, { volumeId }) {
+    control.limits.refresh([volumeId]);
+  },
 });
