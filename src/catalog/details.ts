@@ -18,9 +18,6 @@ const metadataRows = manyByIds((reader, ids) =>
     .orderBy('scope')
     .orderBy('key'),
 );
-const attachmentRows = manyByIds((reader, ids) =>
-  reader.selectFrom('attachments').selectAll().where('volume_id', 'in', ids).orderBy('attached_at'),
-);
 
 export async function metadataOf(reader: Reader, ownerId: string, scope: MetadataScope): Promise<Map<string, string>> {
   const rows = await reader

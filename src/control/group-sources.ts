@@ -15,7 +15,7 @@ import { invalidGroup, newGroupRow, visibleGroup } from './groups.ts';
 import { type Caller, enforce } from './policy.ts';
 import { charge, chargeGroup } from './quotas.ts';
 import { initialStatus, requireStatus } from './states.ts';
-import { defaultType } from './types.ts';
+import { defaultType, isMultiattach } from './types.ts';
 
 export type GroupSource = { readonly kind: 'group' | 'group-snapshot'; readonly id: string };
 
@@ -136,6 +136,7 @@ async function insertMember(
     ...member.from,
     bootable: member.bootable,
     read_only: null,
+    multiattach: (await isMultiattach(writer, type)) ? 1 : 0,
     created_at: control.nowUs(),
     updated_at: null,
     group_id: groupId,

@@ -3,7 +3,7 @@
  * a fact of the catalog alone; only its deletion touches the backend.
  */
 import { Failure } from '../base/errors.ts';
-import { attachmentsOf } from '../catalog/details.ts';
+import { attachmentsOf } from '../catalog/attachments.ts';
 import {
   findGroup,
   type GroupColumn,
