@@ -36,10 +36,13 @@ export const createGroupTask = taskKind(CreateGroupArgs, {
     );
     const temporaryIds = temporary.map(({ id }) => id);
     try {
-      if (temporary.length > 0) await control.backend.createSnapshots(temporary);
+      // The snapshots go when all volumes are there: taken again by then, they would show another instant.
+      const made = await control.backend.usage(volumes.map(({ volumeId }) => volumeId));
+      if (temporary.length > 0 && made.length < volumes.length) await control.backend.createSnapshots(temporary);
       for (const { volumeId, sizeGib, sourceId, temporaryId } of volumes) {
         const from = temporaryId ?? sourceId;
-        await control.backend.createVolume({ id: volumeId, sizeBytes: sizeGib * GIB, sourceId: from });
+        if (!made.some(({ id }) => id === volumeId))
+          await control.backend.createVolume({ id: volumeId, sizeBytes: sizeGib * GIB, sourceId: from });
         await applyLimits(control, volumeId);
         await control.exports.publishVolume(volumeId);
       }
