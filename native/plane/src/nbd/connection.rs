@@ -170,7 +170,9 @@ impl Connection {
             if self.replies.len() >= REPLIES_BYTES || !self.has_room() {
                 break;
             }
-            let (request, payload) = match self.rest.take() {
+            let rest = self.rest.take();
+            let is_rest = rest.is_some();
+            let (request, payload) = match rest {
                 Some(rest) => (rest, self.start..self.start),
                 None => {
                     let Next::Whole(request, payload) = self.next()? else {
@@ -201,6 +203,11 @@ impl Connection {
                         length: request.length - done,
                         ..request
                     });
+                }
+                // Its first pieces have to be on their way before anybody else can answer the rest.
+                Executed::WouldBlock if is_rest && !self.replies.is_empty() => {
+                    self.rest = Some(request);
+                    break;
                 }
                 Executed::WouldBlock => {
                     let payload = Buffer::copy_of(bytes);

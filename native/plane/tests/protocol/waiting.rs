@@ -304,3 +304,42 @@ fn a_panic_on_an_io_thread_ends_that_connection_and_is_counted() {
     assert_eq!(other.read(0, 10), vec![0; 10]);
     fixture.memory.wait_until(|script| script.entered == 0);
 }
+
+#[test]
+fn the_rest_of_a_read_from_another_thread_never_overtakes_its_first_piece() {
+    const KIB: u64 = 1 << 10;
+    let fixture = fixture();
+    let mut client = Client::ready(&fixture.path, true);
+    assert_eq!(client.write(0, 0, &[5; 1 << 20]), 0);
+    fixture
+        .memory
+        .script(|script| script.cold_data = Some(448 * KIB..1024 * KIB));
+    for _ in 0..20 {
+        // The first piece is short, so that it waits in the batch for the replies behind it.
+        let mut batch = request(0, READ, 1, 200 * KIB, 400 << 10);
+        for _ in 0..32 {
+            batch.extend(request(0, READ, 2, 0, 4096));
+        }
+        client.say(&batch);
+        let mut at = 200 * KIB;
+        let mut others = 0;
+        while at < 600 * KIB || others < 32 {
+            let Reply::Chunk {
+                cookie,
+                flags,
+                payload,
+                ..
+            } = client.reply()
+            else {
+                panic!("a simple reply");
+            };
+            if cookie == 2 {
+                others += 1;
+                continue;
+            }
+            assert_eq!(payload[..8], be64(at), "pieces in their order");
+            at += payload.len() as u64 - 8;
+            assert_eq!(flags == 1, at == 600 * KIB, "the last one says so");
+        }
+    }
+}

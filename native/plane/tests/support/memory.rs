@@ -29,6 +29,8 @@ pub struct Script {
     pub slow: Option<Range<u64>>,
     /// As `slow`, for the bytes of a read alone: its map is at hand, its data are not.
     pub slow_data: Option<Range<u64>>,
+    /// Reads here are refused to who cannot wait, and done at once for who can.
+    pub cold_data: Option<Range<u64>>,
     pub is_fenced: bool,
     pub holds_flushes: bool,
     pub failure: Option<IoError>,
@@ -110,6 +112,15 @@ impl Memory {
             note(&mut self.locked());
             self.changed.notify_all();
         }
+    }
+
+    fn is_cold(&self, offset: u64, length: u64) -> bool {
+        self.is_scripted.load(Ordering::Relaxed)
+            && self
+                .locked()
+                .cold_data
+                .as_ref()
+                .is_some_and(|cold| offset < cold.end && offset + length > cold.start)
     }
 
     fn pass(&self, offset: u64, length: u64, patience: Patience) -> Result<(), IoError> {
@@ -220,6 +231,9 @@ impl Backing for Memory {
     }
 
     fn read(&self, offset: u64, target: &mut [u8], patience: Patience) -> Result<(), IoError> {
+        if patience == Patience::Inline && self.is_cold(offset, target.len() as u64) {
+            return Err(IoError::WouldBlock);
+        }
         self.pass_if(Script::slow_reads, offset, target.len() as u64, patience)?;
         let mut rest = target;
         for (chunk, inside, part) in self.parts(offset, rest.len() as u64) {
