@@ -32,7 +32,7 @@ export async function openPython(name: string): Promise<PythonEnvironment> {
 export async function describeWithPython(
   environment: string,
   name: string,
-  body: (python: PythonEnvironment) => void,
+  body: (python: PythonEnvironment) => void | Promise<void>,
 ): Promise<void> {
   const missing = missingPython();
   if (missing === null) {
