@@ -180,10 +180,10 @@ export async function deleteEncryption(
   });
 }
 
-/** Clients that never asked for the id name the provider instead. */
+/** Clients that never asked for the id name the provider instead, or, as cinderclient does, write `provider`. */
 async function requireEncryption(reader: Reader, id: string, named: string): Promise<void> {
   const row = await findEncryption(reader, id);
-  if (row !== undefined && (row.encryption_id === named || row.provider === named)) return;
+  if (row !== undefined && [row.encryption_id, row.provider, 'provider'].includes(named)) return;
   throw new Failure('not_found', { kind: `Volume type encryption of type ${id}:`, id: named });
 }
 

@@ -72,7 +72,7 @@ func init() {
 		done(volumetypes.Delete(ctx, api, made.ID).ExtractErr())
 	})
 
-	register("types", "a volume changes its type", func(ctx context.Context, api *gophercloud.ServiceClient) {
+	register("retype", "a volume changes its type", func(ctx context.Context, api *gophercloud.ServiceClient) {
 		made := must(volumetypes.Create(ctx, api, volumetypes.CreateOpts{Name: "go-target"}).Extract())
 		volume := makeVolume(ctx, api, volumes.CreateOpts{})
 		change := volumes.ChangeTypeOpts{NewType: "go-target", MigrationPolicy: volumes.MigrationPolicyNever}

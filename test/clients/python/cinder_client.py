@@ -188,13 +188,13 @@ def _(cinder):
     cinder.volume_type_access.remove_project_access(kind, "d00d00d00d00d00d00d00d00d00d00d3")
     assert kind.id in [row.id for row in cinder.volume_types.list(is_public=None)]
     qos = cinder.qos_specs.create("cinder-qos", {"consumer": "back-end", "total_iops_sec": "100"})
-    cinder.qos_specs.set_keys(qos, {"read_iops_sec": "50"})
-    cinder.qos_specs.unset_keys(qos, ["total_iops_sec"])
+    cinder.qos_specs.set_keys(qos.id, {"read_iops_sec": "50"})
+    cinder.qos_specs.unset_keys(qos.id, ["total_iops_sec"])
     equal(cinder.qos_specs.get(qos.id).specs, {"read_iops_sec": "50"})
-    cinder.qos_specs.associate(qos, kind.id)
-    equal([row.id for row in cinder.qos_specs.get_associations(qos)], [kind.id])
+    cinder.qos_specs.associate(qos.id, kind.id)
+    equal([row.id for row in cinder.qos_specs.get_associations(qos.id)], [kind.id])
     refuses(exceptions.BadRequest, cinder.qos_specs.delete, qos, code=400)
-    cinder.qos_specs.disassociate_all(qos)
+    cinder.qos_specs.disassociate_all(qos.id)
     cinder.qos_specs.delete(qos)
     cinder.volume_types.update(kind, name="cinder-renamed")
     cinder.volume_types.delete(kind)
@@ -237,6 +237,7 @@ def _(cinder):
     cinder.services.thaw_host(service.host)
     assert cinder.capabilities.get(service.host).vendor_name
     equal(cinder.clusters.list(), [])
+    equal(cinder.workers.clean(), ([], []))
 
 
 @check("attachments", "as the compute service does it, to connection info and back")

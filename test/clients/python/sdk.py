@@ -251,24 +251,36 @@ def _(cloud):
     api.create_type_encryption(made, provider="luks", cipher="aes-xts-plain64", key_size=256, control_location="front-end")
     holds(api.get_type_encryption(made.id), provider="luks", cipher="aes-xts-plain64", key_size=256)
     api.delete_type_encryption(volume_type=made)
-    holds(api.update_type(made, name="sdk-renamed", is_public=True), name="sdk-renamed", is_public=True)
+    holds(api.update_type(made, name="sdk-renamed"), name="sdk-renamed", is_public=False)
     equal(api.find_type("sdk-renamed").id, made.id)
     refuses(exceptions.ConflictException, api.create_type, name="sdk-renamed", code=409)
+    # A spec without a scope would be asked of the backend.
+    api.delete_type_extra_specs(made, ["tier"])
     volume = make_volume(cloud, volume_type="sdk-renamed")
     holds(volume, volume_type="sdk-renamed", volume_type_id=made.id)
     refuses(exceptions.BadRequestException, api.delete_type, made, ignore_missing=False, code=400)
-    api.retype_volume(volume, "__DEFAULT__")
-    holds(available(cloud, volume), volume_type="__DEFAULT__")
     drop_volume(cloud, volume)
     api.delete_type(made)
     equal(api.find_type("sdk-renamed"), None)
 
 
+@check("retype", "a volume changes its type")
+def _(cloud):
+    api = cloud.block_storage
+    kind = api.create_type(name="sdk-target")
+    volume = make_volume(cloud)
+    api.retype_volume(volume, "sdk-target")
+    holds(available(cloud, volume), volume_type="sdk-target", volume_type_id=kind.id)
+    refuses(exceptions.BadRequestException, api.retype_volume, volume, "sdk-target", code=400)
+    drop_volume(cloud, volume)
+    api.delete_type(kind)
+
+
 @check("types", "QoS specs are made, bound and taken away")
 def _(cloud):
     api = cloud.block_storage
-    made = api.create_qos_spec(name="sdk-qos", consumer="back-end", specs={"total_iops_sec": "500"})
-    holds(made, name="sdk-qos", consumer="back-end", specs={"total_iops_sec": "500"})
+    made = api.create_qos_spec(name="sdk-qos", consumer="back-end", total_iops_sec="500")
+    holds(made, name="sdk-qos", consumer="back-end", total_iops_sec="500")
     kind = api.create_type(name="sdk-bound")
     api.associate_qos_spec(made, kind.id)
     equal([row.id for row in api.qos_spec_associations(made)], [kind.id])
