@@ -1,14 +1,16 @@
 /**
- * The openstack command line against a daemon without authentication: every block storage command that it has, in the
+ * The openstack command line against a daemon without authentication in the
  * order of a real day. The suites are in osc/, each in a project of its own.
  */
 import { afterAll, beforeAll, describe } from 'vitest';
 import { type Daemon, startDaemon } from '../support/daemon.ts';
 import { OpenstackCli, Osc } from '../support/openstack-cli.ts';
 import { describeWithPython } from '../support/python.ts';
+import { services } from './osc/services.ts';
+import { types } from './osc/types.ts';
 import { volumes } from './osc/volumes.ts';
 
-const SUITES = { volumes };
+const SUITES = { volumes, services, types };
 
 await describeWithPython('openstack', 'the openstack command line', (python) => {
   let daemon: Daemon;

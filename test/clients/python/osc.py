@@ -10,12 +10,23 @@ import sys
 import traceback
 
 from openstackclient import shell
+from openstackclient.common.clientmanager import ClientManager
+from osc_lib.clientmanager import ClientCache
+
+
+def forget_clients():
+    """A process of one command keeps the clients that it made on the class; the next command may be another user's."""
+    for owner in ClientManager.__mro__:
+        for value in vars(owner).values():
+            if isinstance(value, ClientCache):
+                value._handle = None
 
 
 def run(argv):
     output, errors = io.StringIO(), io.StringIO()
     # Each run adds its handlers to the root logger, and finds those of the runs before.
     logging.getLogger().handlers.clear()
+    forget_clients()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
         try:
             status = shell.main(argv)
