@@ -24,7 +24,7 @@ export async function openPython(name: string): Promise<PythonEnvironment> {
   return {
     folder,
     program: (program) => join(folder, 'bin', program),
-    env: { ...Object.fromEntries(kept), PYTHONWARNINGS: 'ignore', PYTHONDONTWRITEBYTECODE: '', PYTHONNOUSERSITE: '1' },
+    env: { ...Object.fromEntries(kept), PYTHONWARNINGS: 'ignore', PYTHONDONTWRITEBYTECODE: '1', PYTHONNOUSERSITE: '1' },
   };
 }
 
