@@ -12,6 +12,8 @@ const BIN = join(ROOT, 'node_modules', '.bin');
 const REPORT = join(ROOT, '.cache', 'vitest.json');
 /** Debian keeps some peers where an ordinary user's PATH does not look. */
 const SEARCHED = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/sbin', '/usr/local/sbin'];
+/** Where peers that are built here are kept. */
+const BUILT = join(ROOT, '.cache', 'bin');
 
 /** Vitest projects (folders of test/) that need no peer, no daemon and no long time: the fast loop. */
 const FAST = ['base', 'format', 'journal', 'engine', 'model', 'catalog', 'control', 'api', 'contract', 'tidy', 'docs'];
@@ -31,11 +33,26 @@ function isExecutable(path) {
 }
 
 function missingPeers() {
-  return PEERS.filter((peer) => !SEARCHED.some((folder) => isExecutable(join(folder, peer.command))));
+  return PEERS.filter((peer) => ![...SEARCHED, BUILT].some((folder) => isExecutable(join(folder, peer.command))));
+}
+
+/** One after the other: each build takes a minute or two and all cores. */
+async function buildPeers() {
+  const env = { ...process.env, GOBIN: BUILT };
+  for (const { command: name, module } of missingPeers()) {
+    if (module === undefined) continue;
+    process.stderr.write(`quarry: building the peer ${name} from ${module}\n`);
+    try {
+      await command('go', ['install', module], { quiet: true, env });
+    } catch (error) {
+      process.stderr.write(`quarry: ${error.message}\n`);
+    }
+  }
 }
 
 async function installPeers() {
-  const wanted = [...new Set(missingPeers().map((peer) => peer.package))];
+  await buildPeers();
+  const wanted = [...new Set(missingPeers().flatMap((peer) => peer.package ?? []))];
   const canInstall = process.getuid?.() === 0 && SEARCHED.some((folder) => isExecutable(join(folder, 'apt-get')));
   if (wanted.length > 0 && canInstall) {
     process.stderr.write(`quarry: installing the peers that tests talk to: ${wanted.join(', ')}\n`);
@@ -51,7 +68,7 @@ async function installPeers() {
   }
   for (const peer of missingPeers()) {
     process.stderr.write(
-      `quarry: no ${peer.command} (Debian package ${peer.package}): its tests ${process.env.CI === 'true' ? 'fail' : 'are skipped'}\n`,
+      `quarry: no ${peer.command} (${peer.package === undefined ? `Go module ${peer.module}` : `Debian package ${peer.package}`}): its tests ${process.env.CI === 'true' ? 'fail' : 'are skipped'}\n`,
     );
   }
 }

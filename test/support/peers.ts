@@ -8,7 +8,9 @@ import { delimiter, join } from 'node:path';
 import { describe } from 'vitest';
 import known from '../../tools/peers.json' with { type: 'json' };
 
-const SEARCHED = [...(process.env['PATH'] ?? '').split(delimiter), '/usr/sbin', '/sbin', '/usr/local/sbin'];
+/** Peers that `npm test` built itself. */
+const BUILT = join(import.meta.dirname, '..', '..', '.cache', 'bin');
+const SEARCHED = [...(process.env['PATH'] ?? '').split(delimiter), '/usr/sbin', '/sbin', '/usr/local/sbin', BUILT];
 /**
  * The distribution's folders first: a peer that is a script (nbdsh) must find the distribution's Python, which has its
  * modules, and not another one that stands earlier in the caller's PATH.
@@ -18,14 +20,19 @@ const PATH = ['/usr/bin', '/bin', ...SEARCHED].join(delimiter);
 const TIMEOUT_MS = 120_000;
 
 export function hasPeer(command: string): boolean {
-  return SEARCHED.some((folder) => {
+  return peerPath(command) !== null;
+}
+
+export function peerPath(command: string): string | null {
+  const path = SEARCHED.map((folder) => join(folder, command)).find((candidate) => {
     try {
-      accessSync(join(folder, command), constants.X_OK);
+      accessSync(candidate, constants.X_OK);
       return true;
     } catch {
       return false;
     }
   });
+  return path ?? null;
 }
 
 /** A `describe` whose tests talk to these peers. Each must stand in tools/peers.json, which is what gets installed. */
