@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { FAILURES } from '../src/base/errors.ts';
 import { openMetrics } from '../src/base/metrics.ts';
 import { POLICY } from '../src/control/policy.ts';
-import { GROUP, GROUP_SNAPSHOT, NEEDS, SNAPSHOT, type Transition, VOLUME } from '../src/control/states.ts';
+import { BACKUP, GROUP, GROUP_SNAPSHOT, NEEDS, SNAPSHOT, type Transition, VOLUME } from '../src/control/states.ts';
 
 const DOCS = join(dirname(dirname(fileURLToPath(import.meta.url))), 'docs');
 const MADE = '<!-- Made by tools/docs.ts from the tables in the code; edit those. -->';
@@ -85,6 +85,10 @@ ${transitions(GROUP)}
 ## Group snapshots
 
 ${transitions(GROUP_SNAPSHOT)}
+
+## Backups
+
+${transitions(BACKUP)}
 
 ## What needs a status and does not change it
 

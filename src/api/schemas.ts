@@ -57,7 +57,10 @@ const MetadataEntries = {
   additionalProperties: { type: 'string', maxLength: 255 },
 };
 const Metadata = Type.Unsafe<Record<string, string>>({ type: 'object', ...MetadataEntries });
-const MetadataOrNull = Type.Unsafe<Record<string, string> | null>({ type: ['object', 'null'], ...MetadataEntries });
+export const MetadataOrNull = Type.Unsafe<Record<string, string> | null>({
+  type: ['object', 'null'],
+  ...MetadataEntries,
+});
 
 export const closed = <P extends TProperties>(properties: P): TObject<P> =>
   Type.Object(properties, { additionalProperties: false });

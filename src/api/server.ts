@@ -13,6 +13,7 @@ import { minorOf, versionHeader } from './microversion.ts';
 import { describeRoutes, openApiRoutes } from './openapi.ts';
 import { type Limiter, limitRates, type RateLimits } from './rate-limits.ts';
 import { attachmentRoutes } from './routes/attachments.ts';
+import { backupRoutes } from './routes/backups.ts';
 import { basicRoutes } from './routes/basics.ts';
 import { groupSnapshotRoutes } from './routes/group-snapshots.ts';
 import { groupTypeRoutes } from './routes/group-types.ts';
@@ -113,6 +114,7 @@ const ROUTES = [
   typeDetailRoutes,
   qosRoutes,
   quotaRoutes,
+  backupRoutes,
   basicRoutes,
   serviceRoutes,
   hostRoutes,

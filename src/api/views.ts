@@ -173,7 +173,7 @@ export function limitsView(uses: ReadonlyMap<string, QuotaUse>): Json {
     totalVolumesUsed: used('volumes'),
     totalGigabytesUsed: used('gigabytes'),
     totalSnapshotsUsed: used('snapshots'),
-    totalBackupsUsed: 0,
-    totalBackupGigabytesUsed: 0,
+    totalBackupsUsed: used('backups'),
+    totalBackupGigabytesUsed: used('backup_gigabytes'),
   };
 }

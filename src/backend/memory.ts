@@ -199,6 +199,18 @@ export class MemoryBackend implements VolumeBackend {
     this.#require(id).blocks.set(Math.floor(offset / BLOCK_BYTES), this.#lastWrite);
   }
 
+  /** Block number to the write that filled it. */
+  blocksOf(id: string): ReadonlyMap<number, number> {
+    return this.#require(id).blocks;
+  }
+
+  /** As if that write had filled the block; null: it is a hole. */
+  setBlock(id: string, { index, write }: { index: number; write: number | null }): void {
+    const { blocks } = this.#require(id);
+    if (write === null) blocks.delete(index);
+    else blocks.set(index, write);
+  }
+
   /** Returns the id of what was reached. */
   connect(name: string): string {
     const known = this.#published.get(name);

@@ -38,6 +38,31 @@ export function openMetrics(options: { processMetrics: boolean }) {
     tasksUnderWay: gauge('quarry_tasks_under_way', 'Tasks that have not ended.'),
     volumes: gauge('quarry_volumes', 'Volumes in the catalog, by status.', ['status']),
     snapshots: gauge('quarry_snapshots', 'Snapshots in the catalog, by status.', ['status']),
+    backups: gauge('quarry_backups', 'Backups in the catalog, by status.', ['status']),
+    backupDoneBytes: gauge('quarry_backup_done_bytes', 'Bytes done of a backup, restore or verification under way.', [
+      'backup',
+      'work',
+    ]),
+    backupTotalBytes: gauge(
+      'quarry_backup_total_bytes',
+      'Bytes to do of a backup, restore or verification under way.',
+      ['backup', 'work'],
+    ),
+    backupReadBytes: new Counter({
+      name: 'quarry_backup_read_bytes_total',
+      help: 'Bytes that backups read from volumes.',
+      registers,
+    }),
+    backupStoredBytes: new Counter({
+      name: 'quarry_backup_stored_bytes_total',
+      help: 'Bytes that backups added to the object store.',
+      registers,
+    }),
+    restoreBytes: new Counter({
+      name: 'quarry_restore_bytes_total',
+      help: 'Stored bytes that restores brought back.',
+      registers,
+    }),
     connections: gauge('quarry_nbd_connections', 'NBD connections open now.'),
     throttledSeconds: new Counter({
       name: 'quarry_volume_throttled_seconds_total',

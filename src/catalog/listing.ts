@@ -43,7 +43,8 @@ export type ListedTable =
   | 'groups'
   | 'group_snapshots'
   | 'group_types'
-  | 'attachments';
+  | 'attachments'
+  | 'backups';
 type Builder = ExpressionBuilder<Schema, ListedTable>;
 type Condition = ExpressionWrapper<Schema, ListedTable, SqlBool>;
 
@@ -116,6 +117,7 @@ const NULLABLE = new Set<string>([
   'instance_id',
   'host_name',
   'attached_at',
+  'container',
 ]);
 
 /** The rows that come after `marker` in this order. Nulls sort lowest. */

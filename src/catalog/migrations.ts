@@ -7,6 +7,7 @@ import { volumes } from './migrations/0001-volumes.ts';
 import { types } from './migrations/0002-types.ts';
 import { attachments } from './migrations/0003-attachments.ts';
 import { groups } from './migrations/0004-groups.ts';
+import { backups } from './migrations/0005-backups.ts';
 
 type Migration = { readonly name: string; readonly up: (db: Kysely<unknown>) => Promise<void> };
 
@@ -15,6 +16,7 @@ export const MIGRATIONS: readonly Migration[] = [
   { name: '0002-types', up: types },
   { name: '0003-attachments', up: attachments },
   { name: '0004-groups', up: groups },
+  { name: '0005-backups', up: backups },
 ];
 
 /** Brings a catalog to the newest shape; returns what is there that this program does not know. */

@@ -236,6 +236,38 @@ type GroupSnapshotTable = {
   updated_at: number | null;
 };
 
+type BackupTable = {
+  id: string;
+  project_id: string;
+  user_id: string;
+  /** May be gone by now. */
+  volume_id: string;
+  /** The snapshot a user had it made from. */
+  snapshot_id: string | null;
+  /** The backup it was made as a change of. */
+  parent_id: string | null;
+  name: string | null;
+  description: string | null;
+  size_gib: number;
+  status: string;
+  previous_status: string | null;
+  failure: string | null;
+  container: string | null;
+  availability_zone: string;
+  object_count: number;
+  added_bytes: number;
+  stored_bytes: number;
+  /** The hash of its contents, as its manifest has it. */
+  root: string | null;
+  /** The backend's snapshot that is kept so that the next backup knows what changed; no user sees it. */
+  base_id: string | null;
+  /** JSON: the report of the last verification. */
+  verified: string | null;
+  data_timestamp: number;
+  created_at: number;
+  updated_at: number | null;
+};
+
 type AppliedMigrationTable = { name: string; applied_at: number };
 
 export type Schema = {
@@ -254,6 +286,7 @@ export type Schema = {
   services: ServiceTable;
   quotas: QuotaTable;
   tasks: TaskTable;
+  backups: BackupTable;
   applied_migrations: AppliedMigrationTable;
   messages: MessageTable;
   transfers: TransferTable;
@@ -278,6 +311,8 @@ export type TransferRow = Readonly<Selectable<TransferTable>>;
 export type GroupTypeRow = Readonly<Selectable<GroupTypeTable>>;
 export type GroupRow = Readonly<Selectable<GroupTable>>;
 export type GroupSnapshotRow = Readonly<Selectable<GroupSnapshotTable>>;
+export type BackupRow = Readonly<Selectable<BackupTable>>;
+export type NewBackupRow = Readonly<Insertable<BackupTable>>;
 export type NewVolumeRow = Readonly<Insertable<VolumeTable>>;
 export type NewSnapshotRow = Readonly<Insertable<SnapshotTable>>;
 

@@ -1,7 +1,7 @@
 /**
  * The statements that write a status: compare and set. `control/states.ts` is their only caller.
  */
-import type { GroupRow, GroupSnapshotRow, Reader, SnapshotRow, VolumeRow, Writer } from './schema.ts';
+import type { BackupRow, GroupRow, GroupSnapshotRow, Reader, SnapshotRow, VolumeRow, Writer } from './schema.ts';
 
 export type StatusChange = {
   readonly id: string;
@@ -18,6 +18,7 @@ type Rows = {
   snapshots: SnapshotRow;
   groups: GroupRow;
   group_snapshots: GroupSnapshotRow;
+  backups: BackupRow;
 };
 
 /** The row as changed; nothing when it is gone or in another status. */

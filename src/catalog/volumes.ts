@@ -124,7 +124,10 @@ export async function allVolumes(reader: Reader): Promise<VolumeRow[]> {
 
 export type StatusCount = { readonly status: string; readonly count: number; readonly sizeGib: number };
 
-export async function countByStatus(reader: Reader, table: 'volumes' | 'snapshots'): Promise<StatusCount[]> {
+export async function countByStatus(
+  reader: Reader,
+  table: 'volumes' | 'snapshots' | 'backups',
+): Promise<StatusCount[]> {
   const rows = await reader
     .selectFrom(table)
     .select(['status', sql<number>`count(*)`.as('count'), sql<number>`sum(size_gib)`.as('size')])

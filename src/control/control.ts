@@ -7,6 +7,7 @@ import { Failure } from '../base/errors.ts';
 import type { RootLog } from '../base/log.ts';
 import type { Metrics } from '../base/metrics.ts';
 import type { Catalog } from '../catalog/catalog.ts';
+import { type BackupOptions, BackupStore } from './backup-store.ts';
 import { Exports } from './exports.ts';
 import { ensureReservedGroupType } from './group-types.ts';
 import { LimitKeeper } from './limits.ts';
@@ -57,6 +58,7 @@ export type ControlOptions = {
   readonly log: RootLog;
   readonly metrics: Metrics;
   readonly settings: Settings;
+  readonly backups: BackupOptions;
   readonly newId: () => string;
   /** 128 random bits as 32 hex digits: what must not be guessed. */
   readonly newSecret: () => string;
@@ -76,6 +78,7 @@ export class Control {
   readonly newSecret: () => string;
   readonly exports: Exports;
   readonly limits: LimitKeeper;
+  readonly backups: BackupStore;
   /** Whoever changes the attachments of a volume, by the volume's id. */
   readonly turns = new Turns();
   readonly tasks: Tasks;
@@ -94,6 +97,7 @@ export class Control {
     this.#now = options.now;
     this.exports = new Exports(this);
     this.limits = new LimitKeeper(this, options.pause);
+    this.backups = new BackupStore(this, options.backups);
     this.tasks = new Tasks(this, options.pause);
     this.startedAtUs = this.nowUs();
   }
@@ -113,6 +117,7 @@ export class Control {
     // Before anybody is served: limits were forgotten with the process that set them.
     await this.limits.applyAll();
     await this.exports.publishAtStart();
+    await this.backups.dropBasesQuietly(null);
     this.tasks.resume(resumed);
   }
 
@@ -124,12 +129,15 @@ export class Control {
 
   /** The backend is lost and the process about to end: what fails now must not be taken for the volumes' failure. */
   abandon(): void {
+    this.backups.stop();
     this.tasks.stop();
     this.limits.stop();
   }
 
   /** Tasks under way get to their next step; what they did not finish goes on at the next start. */
   async close(): Promise<void> {
+    this.tasks.stop();
+    await this.backups.close();
     await this.tasks.close();
     await this.limits.close();
   }

@@ -73,6 +73,13 @@ export const POLICY = {
   'volume_extension:snapshot_admin_actions:force_delete': 'admin',
   /** Of the own project; of others only an administrator. */
   'volume_extension:quotas:show': 'reader',
+  'volume_extension:backup_admin_actions:reset_status': 'admin',
+  'volume_extension:backup_admin_actions:force_delete': 'admin',
+  'backup:export-import': 'admin',
+  'backup:create': 'member',
+  'backup:update': 'member',
+  'backup:delete': 'member',
+  'backup:restore': 'member',
   'volume_extension:quotas:update': 'admin',
   'volume_extension:quotas:delete': 'admin',
   'volume_extension:quota_classes:get': 'admin',

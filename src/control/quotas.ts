@@ -3,6 +3,7 @@
  * adds the object, so two requests cannot share the last free place.
  */
 import { Failure } from '../base/errors.ts';
+import { backupUseOf } from '../catalog/backups.ts';
 import { countGroups } from '../catalog/groups.ts';
 import { limitsOf, removeLimits, type Scope, setLimits, type Use, usesOf } from '../catalog/quotas.ts';
 import type { Reader, TypeRow } from '../catalog/schema.ts';
@@ -113,6 +114,28 @@ function checkUse({ suffix, limitOf, use, add }: UseCheck): void {
   checkSize({ suffix, limit: limitOf(`gigabytes${suffix}`), use: use.gigabytes + use.growing, add: add.gigabytes });
 }
 
+/** One more backup of so many GiB. */
+export async function chargeBackup(
+  control: Control,
+  reader: Reader,
+  { projectId, gib }: { projectId: string; gib: number },
+): Promise<void> {
+  const limits = await effectiveLimits(control, reader, projectId);
+  const [countMax, gibMax] = [limits.get('backups') ?? UNLIMITED, limits.get('backup_gigabytes') ?? UNLIMITED];
+  if (countMax === UNLIMITED && gibMax === UNLIMITED) return;
+  const use = await backupUseOf(reader, projectId);
+  if (countMax !== UNLIMITED && use.count + 1 > countMax) {
+    const reason = `BackupLimitExceeded: Maximum number of backups allowed (${countMax}) exceeded`;
+    throw new Failure('over_quota', { reason });
+  }
+  if (gibMax !== UNLIMITED && use.gib + gib > gibMax) {
+    const reason =
+      'VolumeBackupSizeExceedsAvailableQuota: Requested backup exceeds allowed Backup gigabytes quota. ' +
+      `Requested ${gib}G, quota is ${gibMax}G and ${use.gib}G has been consumed.`;
+    throw new Failure('over_quota', { reason });
+  }
+}
+
 type Check = { readonly limit: number; readonly use: number; readonly add: number };
 
 function checkCount({ resource, limit, use, add }: Check & { resource: string }): void {
@@ -193,6 +216,14 @@ async function useUnder(reader: Reader, projectId: string, limits: Limits): Prom
     set('volumes', use.volumes, 0);
     set('snapshots', use.snapshots, 0);
     set('gigabytes', use.gigabytes, use.growing);
+  }
+  const backups = await backupUseOf(reader, projectId);
+  for (const [resource, inUse] of [
+    ['backups', backups.count],
+    ['backup_gigabytes', backups.gib],
+  ] as const) {
+    const limit = limits.get(resource);
+    if (limit !== undefined) found.set(resource, { limit, inUse, reserved: 0 });
   }
   return found;
 }

@@ -3,6 +3,7 @@
  * After this, every status that users see ends by itself or can be ended by them.
  */
 import type { BackendEvent } from '../backend/backend.ts';
+import { backupsInStatus, updateBackup } from '../catalog/backups.ts';
 import { groupSnapshotsInStatus, groupsInStatus, updateGroup, updateGroupSnapshot } from '../catalog/groups.ts';
 import { findSnapshot, snapshotsInStatus, updateSnapshot } from '../catalog/snapshots.ts';
 import { findVolume, updateVolume, volumesInStatus } from '../catalog/volumes.ts';
@@ -20,9 +21,11 @@ export async function settleLeftovers(control: Control, resumed: readonly Task[]
   const snapshots = await snapshotsInStatus(catalog.reader, [...passing('snapshots').keys()]);
   const groups = await groupsInStatus(catalog.reader, [...passing('groups').keys()]);
   const groupSnapshots = await groupSnapshotsInStatus(catalog.reader, [...passing('group_snapshots').keys()]);
+  const backups = await backupsInStatus(catalog.reader, [...passing('backups').keys()]);
   const left = {
     groups: groups.filter((row) => !driven.has(row.id)),
     groupSnapshots: groupSnapshots.filter((row) => !driven.has(row.id)),
+    backups: backups.filter((row) => !driven.has(row.id)),
     volumes: volumes.filter((row) => !driven.has(row.id)),
     snapshots: snapshots.filter((row) => !driven.has(row.id)),
   };
@@ -47,6 +50,11 @@ export async function settleLeftovers(control: Control, resumed: readonly Task[]
         const to = await endPassing(writer, { table: 'snapshots', row, nowUs });
         await updateSnapshot(writer, row.id, { failure: LEFT_BEHIND });
         log.warn({ id: row.id, from: row.status, to }, 'a snapshot was left in a passing status');
+      }
+      for (const row of left.backups) {
+        const to = await endPassing(writer, { table: 'backups', row, nowUs });
+        await updateBackup(writer, row.id, { failure: LEFT_BEHIND });
+        log.warn({ id: row.id, from: row.status, to }, 'a backup was left in a passing status');
       }
     });
   }

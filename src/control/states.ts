@@ -5,7 +5,16 @@
  */
 import { Failure } from '../base/errors.ts';
 import { attachmentsOf, connectionsOf } from '../catalog/attachments.ts';
-import type { GroupRow, GroupSnapshotRow, Reader, SnapshotRow, VolumeRow, Writer } from '../catalog/schema.ts';
+import { findBackup } from '../catalog/backups.ts';
+import type {
+  BackupRow,
+  GroupRow,
+  GroupSnapshotRow,
+  Reader,
+  SnapshotRow,
+  VolumeRow,
+  Writer,
+} from '../catalog/schema.ts';
 import { findSnapshot } from '../catalog/snapshots.ts';
 import { changePreviousStatus, changeStatus, statusOf } from '../catalog/status.ts';
 import { findVolume } from '../catalog/volumes.ts';
@@ -62,6 +71,9 @@ export const GROUP_STATUSES = [
 ] as const;
 export type GroupStatus = (typeof GROUP_STATUSES)[number];
 
+export const BACKUP_STATUSES = ['creating', 'available', 'deleting', 'error', 'error_deleting', 'restoring'] as const;
+export type BackupStatus = (typeof BACKUP_STATUSES)[number];
+
 export type Transition<Status extends string> = {
   /** Where it may begin; `any` is every status. Empty: the object does not exist before. */
   readonly from: readonly Status[] | 'any';
@@ -84,6 +96,9 @@ export const VOLUME = {
   extend: { from: ['available'], during: 'extending', done: 'previous', failed: 'error_extending' },
   'extend-in-use': { from: ['available', 'in-use'], during: 'extending', done: 'previous', failed: 'error_extending' },
   revert: { from: ['available'], during: 'reverting', done: 'available', failed: 'error' },
+  backup: { from: ['available'], during: 'backing-up', done: 'previous', failed: 'previous' },
+  'backup-in-use': { from: ['available', 'in-use'], during: 'backing-up', done: 'previous', failed: 'previous' },
+  restore: { from: ['available'], during: 'restoring-backup', done: 'available', failed: 'error_restoring' },
   reserve: { from: ['available'], during: null, done: 'attaching', failed: 'previous' },
   'reserve-multiattach': { from: ['available', 'in-use'], during: null, done: 'attaching', failed: 'previous' },
   unreserve: { from: ['attaching'], during: null, done: 'by-attachments', failed: 'previous' },
@@ -124,6 +139,7 @@ export const SNAPSHOT = {
   delete: { from: ['available', 'error'], during: 'deleting', done: null, failed: 'error_deleting' },
   'force-delete': { from: 'any', during: 'deleting', done: null, failed: 'error_deleting' },
   revert: { from: ['available'], during: 'restoring', done: 'available', failed: 'available' },
+  backup: { from: ['available'], during: 'backing-up', done: 'previous', failed: 'previous' },
   fail: { from: ['available'], during: null, done: 'error', failed: 'error' },
 } as const satisfies Record<string, Transition<SnapshotStatus>>;
 
@@ -139,6 +155,13 @@ export const GROUP_SNAPSHOT = {
   create: { from: [], during: 'creating', done: 'available', failed: 'error' },
   delete: { from: ['available', 'error'], during: 'deleting', done: null, failed: 'error' },
 } as const satisfies Record<string, Transition<GroupStatus>>;
+
+export const BACKUP = {
+  create: { from: [], during: 'creating', done: 'available', failed: 'error' },
+  delete: { from: ['available', 'error'], during: 'deleting', done: null, failed: 'error_deleting' },
+  'force-delete': { from: 'any', during: 'deleting', done: null, failed: 'error_deleting' },
+  restore: { from: ['available'], during: 'restoring', done: 'available', failed: 'available' },
+} as const satisfies Record<string, Transition<BackupStatus>>;
 
 /** What needs a volume or snapshot in a certain status without changing it. */
 export const NEEDS = {
@@ -159,12 +182,14 @@ export type VolumeAction = keyof typeof VOLUME;
 export type SnapshotAction = keyof typeof SNAPSHOT;
 export type GroupAction = keyof typeof GROUP;
 export type GroupSnapshotAction = keyof typeof GROUP_SNAPSHOT;
+export type BackupAction = keyof typeof BACKUP;
 
 type Tables = {
   volumes: { row: VolumeRow; action: VolumeAction };
   snapshots: { row: SnapshotRow; action: SnapshotAction };
   groups: { row: GroupRow; action: GroupAction };
   group_snapshots: { row: GroupSnapshotRow; action: GroupSnapshotAction };
+  backups: { row: BackupRow; action: BackupAction };
 };
 
 type TableFacts = {
@@ -179,6 +204,7 @@ const FACTS: Readonly<Record<keyof Tables, TableFacts>> = {
   snapshots: { actions: SNAPSHOT, kind: 'Snapshot', invalid: 'snapshot' },
   groups: { actions: GROUP, kind: 'Group', invalid: 'Group' },
   group_snapshots: { actions: GROUP_SNAPSHOT, kind: 'GroupSnapshot', invalid: 'GroupSnapshot' },
+  backups: { actions: BACKUP, kind: 'Backup', invalid: 'backup' },
 };
 
 function transition(table: keyof Tables, action: string): Transition<string> {
@@ -331,6 +357,17 @@ export async function visibleSnapshot(
   const row = await findSnapshot(reader, id);
   if (row === undefined || !(caller.isAdmin || row.project_id === caller.projectId))
     throw new Failure('not_found', { kind: 'Snapshot', id });
+  return row;
+}
+
+export async function visibleBackup(
+  reader: Parameters<typeof findBackup>[0],
+  caller: Caller,
+  id: string,
+): Promise<BackupRow> {
+  const row = await findBackup(reader, id);
+  if (row === undefined || !(caller.isAdmin || row.project_id === caller.projectId))
+    throw new Failure('not_found', { kind: 'Backup', id });
   return row;
 }
 

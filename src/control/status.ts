@@ -18,6 +18,7 @@ export type Status = {
   readonly pool: PoolStats;
   readonly volumes: readonly StatusCount[];
   readonly snapshots: readonly StatusCount[];
+  readonly backups: readonly StatusCount[];
   readonly tasks: readonly TaskRow[];
 };
 
@@ -27,6 +28,7 @@ export async function status(control: Control): Promise<Status> {
     pool: await control.backend.stats(),
     volumes: await countByStatus(reader, 'volumes'),
     snapshots: await countByStatus(reader, 'snapshots'),
+    backups: await countByStatus(reader, 'backups'),
     tasks: await unfinishedTasks(reader, TASKS_SHOWN_MAX),
   };
 }

@@ -13,6 +13,8 @@ import { KINDS, type TaskArgs, type TaskKindName } from './tasks/kinds.ts';
 
 /** Tasks that work at the same time. Each is a handful of calls into the backend, which orders its own commits. */
 const TASKS_AT_ONCE_MAX = 32;
+/** Of those that move the bytes of whole volumes; each takes about 100 MiB of memory meanwhile. */
+const LONG_TASKS_AT_ONCE_MAX = 2;
 /** A task that was under way at that many crashes is taken to be their cause. */
 const ATTEMPTS_MAX = 10;
 /** Waits between tries of a last commit that the catalog refused (its disk is full, say). */
@@ -26,8 +28,8 @@ export class Tasks {
   readonly #stop = new AbortController();
   readonly #running = new Set<Promise<void>>();
   readonly #order = new Order();
-  readonly #slots: (() => void)[] = [];
-  #slotsFree = TASKS_AT_ONCE_MAX;
+  readonly #slots = new Slots(TASKS_AT_ONCE_MAX);
+  readonly #longSlots = new Slots(LONG_TASKS_AT_ONCE_MAX);
 
   constructor(control: Control, pause: (ms: number, signal: AbortSignal) => Promise<void>) {
     this.#control = control;
@@ -99,7 +101,8 @@ export class Tasks {
   /** Nothing more is begun, and no failure is recorded from now on. */
   stop(): void {
     this.#stop.abort();
-    for (const wake of this.#slots.splice(0)) wake();
+    this.#slots.wakeAll();
+    this.#longSlots.wakeAll();
   }
 
   async close(): Promise<void> {
@@ -109,14 +112,15 @@ export class Tasks {
 
   async #perform(task: Task, ready: Promise<void>): Promise<void> {
     await ready;
-    await this.#takeSlot();
+    const slots = task.kind.isLong ? this.#longSlots : this.#slots;
+    await slots.take();
     try {
       if (!this.#stop.signal.aborted) await this.#run(task);
     } catch (error) {
       // Not the task's failure, which #run records: what could not be recorded. The next start takes the task up.
       this.#control.log.error({ task: task.row.id, kind: task.row.kind, err: error }, 'a task could not be ended');
     } finally {
-      this.#giveSlot();
+      slots.give();
     }
   }
 
@@ -177,23 +181,38 @@ export class Tasks {
       }
     }
   }
-
-  async #takeSlot(): Promise<void> {
-    if (this.#slotsFree > 0) this.#slotsFree -= 1;
-    else await new Promise<void>((resolve) => this.#slots.push(resolve));
-  }
-
-  #giveSlot(): void {
-    const next = this.#slots.shift();
-    if (next === undefined) this.#slotsFree += 1;
-    else next();
-  }
 }
 
 function decode(row: TaskRow): Task {
   const kind: TaskKind | undefined = (KINDS as Readonly<Record<string, TaskKind>>)[row.kind];
   if (kind === undefined) throw new Error(`no task kind ${row.kind}`);
   return { row, kind, args: kind.decode(JSON.parse(row.args)) };
+}
+
+/** So many at a time, the others in the order in which they came. */
+class Slots {
+  readonly #waiting: (() => void)[] = [];
+  #free: number;
+
+  constructor(count: number) {
+    this.#free = count;
+  }
+
+  async take(): Promise<void> {
+    if (this.#free > 0) this.#free -= 1;
+    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  }
+
+  give(): void {
+    const next = this.#waiting.shift();
+    if (next === undefined) this.#free += 1;
+    else next();
+  }
+
+  /** For those who look whether to begin at all. */
+  wakeAll(): void {
+    for (const wake of this.#waiting.splice(0)) wake();
+  }
 }
 
 type Line = { lastWriter: Promise<void> | null; readers: Promise<void>[] };

@@ -27,13 +27,14 @@ import {
   updateVolume as updateRow,
   type VolumeColumn,
 } from '../catalog/volumes.ts';
+import { acceptRestore } from './backups.ts';
 import { refuseWhileConnectable } from './connections.ts';
 import { type Control, METADATA_KEYS_MAX, refuseWhileConnected } from './control.ts';
 import { requireRoomInGroup } from './groups.ts';
 import { requireAllowed } from './placement.ts';
 import type { Caller } from './policy.ts';
 import { charge } from './quotas.ts';
-import { begin, initialStatus, requireStatus, visibleSnapshot, visibleVolume } from './states.ts';
+import { begin, initialStatus, requireStatus, visibleBackup, visibleSnapshot, visibleVolume } from './states.ts';
 import { defaultType, defaultTypeOf, isMultiattach, requireUsableType } from './types.ts';
 
 export type Volume = {
@@ -44,7 +45,7 @@ export type Volume = {
   readonly attachments: readonly AttachmentRow[];
 };
 
-export type VolumeSource = { readonly kind: 'snapshot' | 'volume'; readonly id: string };
+export type VolumeSource = { readonly kind: 'snapshot' | 'volume' | 'backup'; readonly id: string };
 
 export type NewVolume = {
   readonly name: string | null;
@@ -104,7 +105,10 @@ export async function createVolume(control: Control, caller: Caller, wanted: New
     });
     await mergeMetadata(writer, { id: row.id, scope: 'user' }, wanted.metadata);
     const args = { volumeId: row.id, sizeGib, sourceId: wanted.source?.id ?? null };
-    const task = await control.tasks.accept(writer, { kind: 'create-volume', subject: row.id, args, caller });
+    const task =
+      wanted.source?.kind === 'backup'
+        ? await acceptRestore(control, writer, { backupId: wanted.source.id, volume: row, caller })
+        : await control.tasks.accept(writer, { kind: 'create-volume', subject: row.id, args, caller });
     return { row, task, typeName: type.name };
   });
   control.tasks.start(accepted.task);
@@ -121,6 +125,13 @@ async function originOf(writer: Writer, caller: Caller, source: VolumeSource): P
     const row = await visibleVolume(writer, caller, source.id);
     requireStatus(row, 'clone a volume');
     return { sizeGib: row.size_gib, typeId: row.type_id, bootable: row.bootable, what: 'source volume' };
+  }
+  if (source.kind === 'backup') {
+    const row = await visibleBackup(writer, caller, source.id);
+    const volume = await findVolume(writer, row.volume_id);
+    const typeId = volume?.type_id ?? (await defaultType(writer)).id;
+    // Whether it is bootable its manifest says, when it has been read.
+    return { sizeGib: row.size_gib, typeId, bootable: 0, what: 'backup' };
   }
   const row = await visibleSnapshot(writer, caller, source.id);
   requireStatus(row, 'create from a snapshot');

@@ -14,6 +14,7 @@ import { isLogLevel, LOG_LEVELS, type LogFormat, type LogLevel } from '../base/l
 import { QUOTA_RESOURCES, type QuotaDefaults } from '../control/control.ts';
 import { NO_LIMITS, UNLIMITED, USUAL_LIMITS } from '../control/quotas.ts';
 import type { ConnectionLimits, TlsOptions } from '../native/plane.ts';
+import type { S3Options } from '../objects/s3.ts';
 import { type Address, isLoopback, parseAddress, splitAddresses } from './address.ts';
 import { type Access, accessOf, rateLimitsOf } from './config-access.ts';
 
@@ -31,6 +32,7 @@ export type ServeFlags = {
   readonly insecure?: boolean | undefined;
   readonly catalog?: string | undefined;
   readonly backups?: string | undefined;
+  readonly s3Endpoint?: string | undefined;
   readonly logLevel?: string | undefined;
   readonly logFormat?: string | undefined;
 };
@@ -55,7 +57,14 @@ export type Config = {
   readonly nbdPublicHost: string | null;
   readonly requireServiceToken: boolean;
   readonly quotaDefaults: QuotaDefaults;
+  readonly backups: BackupTarget;
+  /** The key that backups are encrypted under; null: they are not. */
+  readonly backupKey: Buffer | null;
 };
+
+export type BackupTarget =
+  | { readonly kind: 'folder'; readonly path: string }
+  | { readonly kind: 's3'; readonly options: S3Options };
 
 type Plain = Readonly<Record<string, unknown>>;
 
@@ -74,6 +83,9 @@ const KEYS = {
   insecure: 'truth',
   catalog: 'text',
   backups: 'text',
+  s3_endpoint: 'text',
+  s3: 'table',
+  backup_key_file: 'text',
   log_level: 'text',
   log_format: 'text',
   public_endpoint: 'text',
@@ -122,7 +134,6 @@ export function readConfig(flags: ServeFlags, options: { isTerminal: boolean }):
   const isNbdGuarded = nbdTls?.isRequired === true && nbdTls.clientCa !== undefined;
   if (access.kind === 'none' && !insecure)
     for (const address of isNbdGuarded ? api : [...api, ...nbd]) requireLoopback(address);
-  refuseBackups(text('backups', flags.backups));
   return {
     dataDir,
     api,
@@ -145,6 +156,11 @@ export function readConfig(flags: ServeFlags, options: { isTerminal: boolean }):
     nbdPublicHost: publicHostOf(text('nbd_public_host', undefined)),
     requireServiceToken: file['require_service_token'] === true,
     quotaDefaults: quotaOf((file['quota'] as Plain | undefined) ?? {}, access.kind),
+    backups: backupTargetOf(text('backups', flags.backups) ?? `file:${dataDir}/backups`, {
+      endpoint: text('s3_endpoint', flags.s3Endpoint) ?? null,
+      table: (file['s3'] as Plain | undefined) ?? {},
+    }),
+    backupKey: backupKeyOf(text('backup_key_file', undefined)),
   };
 }
 
@@ -258,10 +274,70 @@ function catalogPathOf(url: string): string {
   throw refuse(`--catalog is '${url}', but must be sqlite:PATH.`);
 }
 
-function refuseBackups(url: string | undefined): void {
-  if (url === undefined || url.startsWith('file:')) return;
-  if (url.startsWith('s3:')) throw new Failure('not_supported', { reason: '--backups s3: is not built yet.' });
-  throw refuse(`--backups is '${url}', but must be file:DIR or s3://bucket/prefix.`);
+/** Keys of the table `s3`, which no flag has: keys on a command line are seen by everybody. */
+const S3_KEYS = {
+  region: 'text',
+  path_style: 'truth',
+  ca_file: 'text',
+  checksums: 'text',
+  access_key_id: 'text',
+  secret_access_key: 'text',
+} as const;
+
+function backupTargetOf(url: string, s3: { endpoint: string | null; table: Plain }): BackupTarget {
+  if (url.startsWith('file:') && url.length > 'file:'.length)
+    return { kind: 'folder', path: resolve(url.slice('file:'.length).replace(/^\/\/(?=\/)/, '')) };
+  const match = /^s3:\/\/([a-z0-9][a-z0-9.-]{1,62})(?:\/(.*))?$/.exec(url);
+  if (match === null) throw refuse(`--backups is '${url}', but must be file:DIR or s3://bucket/prefix.`);
+  const [, bucket = '', path = ''] = match;
+  const prefix = path.replace(/\/+$/, '');
+  if (prefix !== '' && !/^[A-Za-z0-9_-][A-Za-z0-9._-]*(\/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$/.test(prefix))
+    throw refuse(`--backups is '${url}': the prefix may have letters, digits, '-', '_', '.' and single slashes.`);
+  return { kind: 's3', options: s3OptionsOf({ bucket, prefix }, s3) };
+}
+
+function s3OptionsOf(
+  place: { bucket: string; prefix: string },
+  { endpoint, table }: { endpoint: string | null; table: Plain },
+): S3Options {
+  for (const [key, value] of Object.entries(table)) {
+    const shape = Object.hasOwn(S3_KEYS, key) ? S3_KEYS[key as keyof typeof S3_KEYS] : undefined;
+    if (shape === undefined) throw refuse(`unknown key 's3.${key}'. Known: ${Object.keys(S3_KEYS).join(', ')}.`);
+    // The value may be a secret.
+    if (!hasShape(shape, value)) throw refuse(`s3.${key} must be ${WANTED[shape]}.`);
+  }
+  const text = (key: keyof typeof S3_KEYS): string | null => (table[key] as string | undefined) ?? null;
+  const checksums = text('checksums') ?? 'supported';
+  if (checksums !== 'supported' && checksums !== 'required-only')
+    throw refuse(`s3.checksums is '${checksums}', but must be supported or required-only.`);
+  if (endpoint !== null && !/^https?:$/.test(URL.canParse(endpoint) ? new URL(endpoint).protocol : ''))
+    throw refuse(`--s3-endpoint is '${endpoint}', but must be an http or https URL.`);
+  const [accessKeyId, secretAccessKey] = [text('access_key_id'), text('secret_access_key')];
+  if ((accessKeyId === null) !== (secretAccessKey === null))
+    throw refuse('s3.access_key_id and s3.secret_access_key belong together: give both or none.');
+  return {
+    ...place,
+    endpoint,
+    region: text('region') ?? process.env['AWS_REGION'] ?? process.env['AWS_DEFAULT_REGION'] ?? 'us-east-1',
+    pathStyle: (table['path_style'] as boolean | undefined) ?? endpoint !== null,
+    caFile: text('ca_file'),
+    checksums,
+    credentials: accessKeyId === null || secretAccessKey === null ? null : { accessKeyId, secretAccessKey },
+  };
+}
+
+/** 64 hexadecimal digits in a file of their own, which backups of the configuration need not contain. */
+function backupKeyOf(path: string | undefined): Buffer | null {
+  if (path === undefined) return null;
+  let content: string;
+  try {
+    content = readFileSync(path, 'utf8').trim();
+  } catch (error) {
+    throw refuse(`The backup key ${path} cannot be read: ${(error as Error).message}`);
+  }
+  if (!/^[0-9a-fA-F]{64}$/.test(content))
+    throw refuse(`${path} must hold 64 hexadecimal digits: openssl rand -hex 32.`);
+  return Buffer.from(content, 'hex');
 }
 
 function logLevelOf(word: string): LogLevel {

@@ -4,21 +4,32 @@
  */
 import { randomBytes, randomUUID } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { buildServer, type Server } from '../api/server.ts';
 import type { BackendEvent, VolumeBackend } from '../backend/backend.ts';
+import { ChunkPool } from '../backup/chunk-pool.ts';
+import { NbdData } from '../backup/data.ts';
+import { wrappingKeyFrom } from '../backup/encryption.ts';
+import { Repository } from '../backup/repository.ts';
 import { realClock } from '../base/clock.ts';
 import { Failure } from '../base/errors.ts';
 import type { RootLog } from '../base/log.ts';
 import { openMetrics } from '../base/metrics.ts';
 import { openSqliteCatalog } from '../catalog/sqlite.ts';
 import { Control } from '../control/control.ts';
+import { nbdUri } from '../control/exports.ts';
 import { MESSAGE_SWEEP_MS, removeExpiredMessages } from '../control/messages.ts';
 import type { ConnectionLimits, TlsOptions } from '../native/plane.ts';
+import { FolderObjects } from '../objects/folder.ts';
+import type { ObjectStore } from '../objects/objects.ts';
 import { openAccess } from './access.ts';
 import type { Config } from './config.ts';
 import type { Access } from './config-access.ts';
+
+/** Threads that hash, compress and encrypt; they start when there is work. */
+const BACKUP_THREADS_MAX = 4;
 
 export type WiredBackend = VolumeBackend & {
   readonly nbdAddresses: readonly string[];
@@ -58,6 +69,7 @@ export type WireOptions = {
 export async function wire({ config, log, version, createBackend, onFatal }: WireOptions): Promise<Wired> {
   createFolder(config.dataDir);
   let control: Control | null = null;
+  const pool = new ChunkPool({ threadsMax: Math.max(1, Math.min(BACKUP_THREADS_MAX, availableParallelism())) });
   const early: BackendEvent[] = [];
   const tell = (event: BackendEvent): void => {
     if (control === null) early.push(event);
@@ -94,6 +106,11 @@ export async function wire({ config, log, version, createBackend, onFatal }: Wir
         nbdPublicHost: config.nbdPublicHost,
         requireServiceToken: config.requireServiceToken,
       },
+      backups: {
+        container: containerOf(config),
+        data: new NbdData(backend, (name) => nbdUri(nearestOf(backend.nbdAddresses), name)),
+        open: () => openRepository(config, pool),
+      },
       newId: randomUUID,
       newSecret: () => randomBytes(16).toString('hex'),
       now: Date.now,
@@ -127,6 +144,7 @@ export async function wire({ config, log, version, createBackend, onFatal }: Wir
           await server.close();
           await access?.authenticator.close();
           await running.close();
+          await pool.close();
           await backend.close();
           await catalog.close();
         },
@@ -140,6 +158,30 @@ export async function wire({ config, log, version, createBackend, onFatal }: Wir
     await backend.close();
     throw error;
   }
+}
+
+async function openRepository({ backups, backupKey }: Config, pool: ChunkPool): Promise<Repository> {
+  const wrappingKey = backupKey === null ? null : wrappingKeyFrom(backupKey);
+  return Repository.open({ objects: await openObjects(backups), pool, wrappingKey, now: Date.now });
+}
+
+async function openObjects(target: Config['backups']): Promise<ObjectStore> {
+  if (target.kind === 'folder') return FolderObjects.open(target.path, Date.now());
+  // Large, and of use to few: not read at a start without it.
+  const { S3Objects } = await import('../objects/s3.ts');
+  return new S3Objects(target.options);
+}
+
+/** A socket of this machine where there is one. */
+function nearestOf(addresses: readonly string[]): string {
+  return addresses.find((address) => address.startsWith('unix:')) ?? addresses[0] ?? '';
+}
+
+/** As users see it: no path of this machine for them to guess by, but which bucket. */
+function containerOf({ backups }: Config): string {
+  if (backups.kind === 'folder') return 'backups';
+  const { bucket, prefix } = backups.options;
+  return prefix === '' ? bucket : `${bucket}/${prefix}`;
 }
 
 function createFolder(path: string): void {

@@ -3,12 +3,15 @@
  * everything ends in an end state, nothing is left over in the backend, and quotas are what the rows say.
  */
 import { describe, expect, test } from 'vitest';
+import { verifyBackup } from '../../src/backup/verify.ts';
+import { allBackups } from '../../src/catalog/backups.ts';
 import { groupSnapshotsInStatus, groupsInStatus } from '../../src/catalog/groups.ts';
-import type { GroupRow, GroupSnapshotRow } from '../../src/catalog/schema.ts';
+import type { BackupRow, GroupRow, GroupSnapshotRow } from '../../src/catalog/schema.ts';
 import { allSnapshots } from '../../src/catalog/snapshots.ts';
 import { unfinishedTasks } from '../../src/catalog/tasks.ts';
 import { listTypes } from '../../src/catalog/types.ts';
 import { allVolumes } from '../../src/catalog/volumes.ts';
+import { createBackup, deleteBackup, restoreBackup } from '../../src/control/backups.ts';
 import { createGroupSnapshot, deleteGroupSnapshot } from '../../src/control/group-snapshots.ts';
 import { createGroupFromSource } from '../../src/control/group-sources.ts';
 import { createGroupType } from '../../src/control/group-types.ts';
@@ -22,26 +25,28 @@ import { defaultType } from '../../src/control/types.ts';
 import { createVolume, deleteVolume, extendVolume, revertVolume } from '../../src/control/volumes.ts';
 import { Interrupter } from './interrupt.ts';
 import { addType } from './types.ts';
-import { CALLER, NEW_SNAPSHOT, NEW_VOLUME, World } from './world.ts';
+import { CALLER, NEW_BACKUP, NEW_SNAPSHOT, NEW_VOLUME, World } from './world.ts';
 
 type Ids = {
   readonly volume: string;
   readonly snapshot: string;
   readonly group: string;
   readonly groupSnapshot: string;
+  readonly backup: string;
 };
 type Outcome = {
   readonly volumes: Record<string, string>;
   readonly snapshots: Record<string, string>;
   /** And their snapshots. */
   readonly groups: Record<string, string>;
+  readonly backups: Record<string, string>;
   readonly size: number;
   readonly typeName: string;
 };
 
 type Scenario = {
   /** What there is besides a volume with a snapshot. */
-  readonly prepare?: (world: World) => Promise<Partial<Ids>>;
+  readonly prepare?: (world: World, volume: string) => Promise<Partial<Ids>>;
   readonly act: (world: World, ids: Ids) => Promise<unknown>;
   /** True when the outcome is the one of the work done. */
   readonly isDone: (outcome: Outcome, ids: Ids) => boolean;
@@ -115,6 +120,38 @@ const SCENARIOS: Readonly<Record<string, Scenario>> = {
     act: ({ control }, ids) => deleteGroupSnapshot(control, CALLER, ids.groupSnapshot),
     isDone: ({ snapshots, groups }) => Object.keys(snapshots).length === 1 && available(groups) === 1,
   },
+  'create-backup': {
+    prepare: backedUp,
+    act: ({ control }, ids) => createBackup(control, CALLER, { ...NEW_BACKUP, volumeId: ids.volume }),
+    isDone: ({ backups }) => available(backups) === 2,
+  },
+  'create-backup of what changed': {
+    prepare: backedUp,
+    act: ({ control }, ids) =>
+      createBackup(control, CALLER, { ...NEW_BACKUP, volumeId: ids.volume, isIncremental: true }),
+    isDone: ({ backups }) => available(backups) === 2,
+  },
+  'create-backup of a snapshot': {
+    prepare: backedUp,
+    act: ({ control }, ids) =>
+      createBackup(control, CALLER, { ...NEW_BACKUP, volumeId: ids.volume, snapshotId: ids.snapshot }),
+    isDone: ({ backups }) => available(backups) === 2,
+  },
+  'restore-backup': {
+    prepare: backedUp,
+    act: ({ control }, ids) => restoreBackup(control, CALLER, { id: ids.backup, volumeId: null, name: 'restored' }),
+    isDone: ({ volumes }) => available(volumes) === 2,
+  },
+  'restore-backup into a volume': {
+    prepare: backedUp,
+    act: ({ control }, ids) => restoreBackup(control, CALLER, { id: ids.backup, volumeId: ids.volume, name: null }),
+    isDone: ({ volumes, backups }, ids) => volumes[ids.volume] === 'available' && backups[ids.backup] === 'available',
+  },
+  'delete-backup': {
+    prepare: backedUp,
+    act: ({ control }, ids) => deleteBackup(control, CALLER, { id: ids.backup, force: false }),
+    isDone: ({ backups }) => Object.keys(backups).length === 0,
+  },
 };
 
 const UNNAMED = { name: null, description: null };
@@ -141,6 +178,13 @@ async function groupWithSnapshot(world: World): Promise<{ group: string; groupSn
   return { group, groupSnapshot: id };
 }
 
+/** What the volume holds has changed since. */
+async function backedUp(world: World, volume: string): Promise<{ backup: string }> {
+  const backup = await world.backup(volume);
+  world.backend.write(volume, 65536);
+  return { backup };
+}
+
 const STEPS_MAX = 60;
 
 async function prepare(scenario: Scenario): Promise<{ world: World; ids: Ids }> {
@@ -153,10 +197,11 @@ async function prepare(scenario: Scenario): Promise<{ world: World; ids: Ids }> 
   await associateQosSpec(control, CALLER, { id: row.id, typeId: type.id });
   await addType(control, 'gold');
   const volume = await world.volume({ name: 'first' });
+  world.backend.write(volume, 0);
   const snapshot = await world.snapshot(volume);
-  const more = await scenario.prepare?.(world);
+  const more = await scenario.prepare?.(world, volume);
   await world.crash();
-  return { world, ids: { volume, snapshot, group: '', groupSnapshot: '', ...more } };
+  return { world, ids: { volume, snapshot, group: '', groupSnapshot: '', backup: '', ...more } };
 }
 
 async function outcomeOf(world: World, ids: Ids): Promise<Outcome> {
@@ -164,7 +209,9 @@ async function outcomeOf(world: World, ids: Ids): Promise<Outcome> {
   const volumes = await allVolumes(reader);
   const snapshots = await allSnapshots(reader);
   const types = await listTypes(reader);
+  const backups = await allBackups(reader);
   return {
+    backups: Object.fromEntries(backups.map((row) => [row.id, row.status])),
     volumes: Object.fromEntries(volumes.map((row) => [row.id, row.status])),
     snapshots: Object.fromEntries(snapshots.map((row) => [row.id, row.status])),
     groups: Object.fromEntries((await groupsAndSnapshots(world)).map((row) => [row.id, row.status])),
@@ -188,7 +235,11 @@ async function expectConsistent(world: World, endStates: readonly string[]): Pro
   expect(await unfinishedTasks(control.catalog.reader, null)).toEqual([]);
   const rows = [...volumes, ...snapshots];
   for (const row of [...rows, ...(await groupsAndSnapshots(world))]) expect(endStates).toContain(row.status);
-  const known = new Set(rows.map((row) => row.id));
+  const backups = await allBackups(control.catalog.reader);
+  const bases = backups.flatMap((row) => row.base_id ?? []);
+  for (const row of backups) expect(endStates).toContain(row.status);
+  if (backups.length > 0) await expectWhole(world, backups);
+  const known = new Set([...rows.map((row) => row.id), ...bases]);
   expect(backend.ids().filter((id) => !known.has(id))).toEqual([]);
   const healthy = rows.filter((row) => row.status === 'available');
   for (const { id } of healthy) {
@@ -269,6 +320,27 @@ describe.each(Object.entries(SCENARIOS))('%s', (_name, scenario) => {
   });
 });
 
+/** Every backup that is available can be restored, and the newest one of each volume alone keeps a snapshot. */
+async function expectWhole(world: World, backups: readonly BackupRow[]): Promise<void> {
+  const repository = await world.control.backups.repository();
+  const listed: string[] = [];
+  for (const row of backups) {
+    const order = { volume: row.volume_id, backup: row.id, depth: 'full' as const };
+    const signal = new AbortController().signal;
+    const report = await verifyBackup(repository, { ...order, signal, onProgress: () => {} });
+    expect(report).toMatchObject({ outcome: 'good', problems: [] });
+    listed.push(row.id);
+  }
+  for (const volume of new Set(backups.map((row) => row.volume_id)))
+    expect(backups.filter((row) => row.volume_id === volume && row.base_id !== null).length).toBeLessThanOrEqual(1);
+  for (const volume of await repository.objects.folders('vol/'))
+    for await (const { key } of repository.objects.list(`vol/${volume}/`))
+      expect(
+        listed.some((id) => key.includes(id)),
+        `${key} is nobody's`,
+      ).toBe(true);
+}
+
 async function expectEndable(world: World): Promise<void> {
   const { control } = world;
   expect(await unfinishedTasks(control.catalog.reader, null)).toEqual([]);
@@ -282,7 +354,10 @@ async function expectEndable(world: World): Promise<void> {
   expect(await groupsAndSnapshots(world)).toEqual([]);
   for (const row of await allVolumes(control.catalog.reader))
     await deleteVolume(control, CALLER, { id: row.id, cascade: true, force: true });
+  for (const row of await allBackups(control.catalog.reader))
+    await deleteBackup(control, CALLER, { id: row.id, force: true });
   await control.tasks.idle();
+  expect(await allBackups(control.catalog.reader)).toEqual([]);
   expect(await allVolumes(control.catalog.reader)).toEqual([]);
   expect(world.backend.ids()).toEqual([]);
   expect(world.backend.published().size).toBe(0);

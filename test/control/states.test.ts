@@ -6,6 +6,9 @@ import { createGroupSnapshot } from '../../src/control/group-snapshots.ts';
 import { createGroupType } from '../../src/control/group-types.ts';
 import { createGroup } from '../../src/control/groups.ts';
 import {
+  BACKUP,
+  BACKUP_STATUSES,
+  type BackupAction,
   begin,
   finish,
   GROUP,
@@ -24,11 +27,12 @@ import {
 } from '../../src/control/states.ts';
 import { CALLER, World } from './world.ts';
 
-type Tables = 'volumes' | 'snapshots' | 'groups' | 'group_snapshots';
+type Tables = 'volumes' | 'snapshots' | 'groups' | 'group_snapshots' | 'backups';
 
 async function made(world: World, table: Tables, volume: string): Promise<string> {
   if (table === 'volumes') return volume;
   if (table === 'snapshots') return world.snapshot(volume);
+  if (table === 'backups') return world.backup(volume);
   const { control } = world;
   const unnamed = { name: null, description: null };
   const type = await createGroupType(control, CALLER, { ...unnamed, name: 't', isPublic: true, specs: {} });
@@ -52,7 +56,7 @@ async function walk(table: Tables, actions: Readonly<Record<string, Transition<s
       const step = {
         table,
         id,
-        action: name as VolumeAction & SnapshotAction & GroupAction & GroupSnapshotAction,
+        action: name as VolumeAction & SnapshotAction & GroupAction & GroupSnapshotAction & BackupAction,
         nowUs: world.control.nowUs(),
       };
       await catalog.write((writer) => resetStatus(writer, { table, id, status, nowUs: 1 }));
@@ -101,6 +105,9 @@ describe('every action in every status', () => {
   });
   test('of a group snapshot does what the table says', async () => {
     await walk('group_snapshots', GROUP_SNAPSHOT, GROUP_STATUSES);
+  });
+  test('of a backup does what the table says', async () => {
+    await walk('backups', BACKUP, BACKUP_STATUSES);
   });
 });
 

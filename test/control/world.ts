@@ -8,13 +8,18 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { VolumeBackend } from '../../src/backend/backend.ts';
 import { MemoryBackend } from '../../src/backend/memory.ts';
+import { ChunkPool } from '../../src/backup/chunk-pool.ts';
+import { Repository } from '../../src/backup/repository.ts';
 import { type RootLog, SILENT_LOG } from '../../src/base/log.ts';
 import { openMetrics } from '../../src/base/metrics.ts';
 import type { Catalog } from '../../src/catalog/catalog.ts';
 import { openSqliteCatalog } from '../../src/catalog/sqlite.ts';
+import { createBackup, type NewBackup } from '../../src/control/backups.ts';
 import { Control, type QuotaDefaults, type Settings } from '../../src/control/control.ts';
 import { createSnapshot, type NewSnapshot } from '../../src/control/snapshots.ts';
 import { createVolume, type NewVolume } from '../../src/control/volumes.ts';
+import { FolderObjects } from '../../src/objects/folder.ts';
+import { MemoryData } from './memory-data.ts';
 
 export const CALLER = { projectId: 'p1', userId: 'u1', role: 'admin', isAdmin: true, isService: false } as const;
 
@@ -37,9 +42,14 @@ export type WorldOptions = {
   readonly log?: RootLog;
   /** Milliseconds since 1970; the real ones where absent. */
   readonly now?: () => number;
+  /** Called before each read or write of a volume's data. */
+  readonly aroundData?: (what: 'read' | 'write') => Promise<void>;
   /** Not started: as found on disk. */
   readonly isStarted?: boolean;
 };
+
+/** Threads start when there is work, and idle ones keep no process alive. */
+const POOL = new ChunkPool({ threadsMax: 2 });
 
 export class World {
   readonly folder: string;
@@ -82,6 +92,17 @@ export class World {
         requireServiceToken: false,
         ...options.settings,
       },
+      backups: {
+        container: 'backups',
+        data: new MemoryData(this.backend, options.aroundData),
+        open: async () =>
+          Repository.open({
+            objects: await FolderObjects.open(join(this.folder, 'backups'), Date.now()),
+            pool: POOL,
+            wrappingKey: null,
+            now: Date.now,
+          }),
+      },
       newId: randomUUID,
       newSecret: () => randomBytes(16).toString('hex'),
       now: options.now ?? Date.now,
@@ -117,6 +138,12 @@ export class World {
     return row.id;
   }
 
+  async backup(volumeId: string, wanted: Partial<NewBackup> = {}): Promise<string> {
+    const { row } = await createBackup(this.control, CALLER, { ...NEW_BACKUP, ...wanted, volumeId });
+    await this.control.tasks.idle();
+    return row.id;
+  }
+
   async snapshot(volumeId: string, wanted: Partial<NewSnapshot> = {}): Promise<string> {
     const { row } = await createSnapshot(this.control, CALLER, { ...NEW_SNAPSHOT, ...wanted, volumeId });
     await this.control.tasks.idle();
@@ -132,6 +159,17 @@ export const NEW_VOLUME: NewVolume = {
   availabilityZone: null,
   metadata: new Map(),
   source: null,
+};
+
+export const NEW_BACKUP: Omit<NewBackup, 'volumeId'> = {
+  snapshotId: null,
+  name: null,
+  description: null,
+  container: null,
+  isIncremental: false,
+  force: false,
+  metadata: new Map(),
+  availabilityZone: null,
 };
 
 export const NEW_SNAPSHOT: Omit<NewSnapshot, 'volumeId'> = {

@@ -86,6 +86,7 @@ function statusView(found: Status, about: Json): Json {
     },
     volumes: countsView(found.volumes),
     snapshots: countsView(found.snapshots),
+    backups: countsView(found.backups),
     connections: pool.connections,
     tasks: found.tasks.map(taskView),
   };
@@ -106,13 +107,20 @@ function taskView({ id, kind, subject, attempts, created_at }: TaskRow): Json {
 export function scrapeRoute(app: FastifyInstance, { control }: RouteContext, { isOpen }: { isOpen: boolean }): void {
   app.get('/metrics', { config: { isOpen, rule: 'quarry:metrics' } }, async (_request, reply) => {
     const { metrics } = control;
-    const { pool, volumes, snapshots } = await status(control);
+    const { pool, volumes, snapshots, backups } = await status(control);
     for (const [gauge, lines] of [
       [metrics.volumes, volumes],
       [metrics.snapshots, snapshots],
+      [metrics.backups, backups],
     ] as const) {
       gauge.reset();
       for (const line of lines) gauge.set({ status: line.status }, line.count);
+    }
+    metrics.backupDoneBytes.reset();
+    metrics.backupTotalBytes.reset();
+    for (const [backup, { work, doneBytes, totalBytes }] of control.backups.allProgress()) {
+      metrics.backupDoneBytes.set({ backup, work }, doneBytes);
+      metrics.backupTotalBytes.set({ backup, work }, totalBytes);
     }
     metrics.connections.set(pool.connections);
     metrics.throttledSeconds.reset();

@@ -200,7 +200,6 @@ function newVolumeOf(request: FastifyRequest): NewVolume {
   }
   refuseOtherSources({
     image,
-    backup,
     group: body.consistencygroup_id ?? null,
   });
   if (body.multiattach != null && booleanOf(body.multiattach) === true)
@@ -212,20 +211,24 @@ function newVolumeOf(request: FastifyRequest): NewVolume {
     type: body.volume_type ?? null,
     availabilityZone: body.availability_zone ?? null,
     metadata: new Map(Object.entries(body.metadata ?? {})),
-    source: sourceOf(body.snapshot_id ?? null, body.source_volid ?? null),
+    source: sourceOf({ snapshot: body.snapshot_id, volume: body.source_volid, backup }),
     groupId: minor >= 13 && body.group_id != null ? idOf(body.group_id) : null,
   };
 }
 
-function sourceOf(snapshotId: string | null, volumeId: string | null): VolumeSource | null {
-  if (snapshotId !== null) return { kind: 'snapshot', id: idOf(snapshotId) };
-  return volumeId === null ? null : { kind: 'volume', id: idOf(volumeId) };
+type Sources = Readonly<Record<VolumeSource['kind'], string | null | undefined>>;
+
+function sourceOf(sources: Sources): VolumeSource | null {
+  for (const kind of ['snapshot', 'volume', 'backup'] as const) {
+    const id = sources[kind];
+    if (id != null) return { kind, id: idOf(id) };
+  }
+  return null;
 }
 
-function refuseOtherSources(from: { image: string | null; backup: string | null; group: string | null }): void {
+function refuseOtherSources(from: { image: string | null; group: string | null }): void {
   if (from.image !== null && from.image !== '')
     throw new Fault(400, 'badRequest', 'Invalid image identifier or unable to access requested image.');
-  if (from.backup !== null) throw new Failure('not_found', { kind: 'Backup', id: from.backup });
   if (from.group !== null) throw new Failure('not_found', { kind: 'ConsistencyGroup', id: from.group });
 }
 

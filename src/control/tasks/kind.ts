@@ -11,6 +11,8 @@ import type { Control } from '../control.ts';
 export type Locks = { readonly writes: readonly string[]; readonly reads: readonly string[] };
 
 export interface TaskKind<Args = unknown> {
+  /** It moves the bytes of a whole volume: few of those run at a time, and none keeps a short task waiting. */
+  readonly isLong: boolean;
   decode(plain: unknown): Args;
   locks(args: Args): Locks;
   /** The work outside the catalog. */
@@ -25,7 +27,7 @@ export interface TaskKind<Args = unknown> {
 /** A kind whose arguments have this shape. Erases the shape, so that all kinds fit one table. */
 export function taskKind<Schema extends TSchema>(
   schema: Schema,
-  kind: Omit<TaskKind<Static<Schema>>, 'decode'>,
+  kind: Omit<TaskKind<Static<Schema>>, 'decode' | 'isLong'> & { readonly isLong?: boolean },
 ): TaskKind {
   const decoded = (plain: unknown): Static<Schema> => {
     if (!Check(schema, plain))
@@ -33,6 +35,7 @@ export function taskKind<Schema extends TSchema>(
     return plain;
   };
   return {
+    isLong: kind.isLong === true,
     decode: decoded,
     locks: (args) => kind.locks(decoded(args)),
     run: (control, args) => kind.run(control, decoded(args)),

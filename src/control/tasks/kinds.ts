@@ -1,17 +1,21 @@
 /** All kinds of task by the name they have in the catalog. */
 import type { Static } from 'typebox';
+import { type CreateBackupArgs, createBackupTask } from './create-backup.ts';
 import { type CreateGroupArgs, createGroupTask } from './create-group.ts';
 import { type CreateGroupSnapshotArgs, createGroupSnapshotTask } from './create-group-snapshot.ts';
 import { type CreateSnapshotArgs, createSnapshotTask } from './create-snapshot.ts';
 import { type CreateVolumeArgs, createVolumeTask } from './create-volume.ts';
+import { type DeleteBackupArgs, deleteBackupTask } from './delete-backup.ts';
 import { type DeleteGroupArgs, deleteGroupTask } from './delete-group.ts';
 import { type DeleteGroupSnapshotArgs, deleteGroupSnapshotTask } from './delete-group-snapshot.ts';
 import { type DeleteSnapshotArgs, deleteSnapshotTask } from './delete-snapshot.ts';
 import { type DeleteVolumeArgs, deleteVolumeTask } from './delete-volume.ts';
 import { type ExtendVolumeArgs, extendVolumeTask } from './extend-volume.ts';
 import type { TaskKind } from './kind.ts';
+import { type RestoreBackupArgs, restoreBackupTask } from './restore-backup.ts';
 import { type RetypeVolumeArgs, retypeVolumeTask } from './retype-volume.ts';
 import { type RevertVolumeArgs, revertVolumeTask } from './revert-volume.ts';
+import { type VerifyBackupArgs, verifyBackupTask } from './verify-backup.ts';
 
 export const KINDS = {
   'create-volume': createVolumeTask,
@@ -25,6 +29,10 @@ export const KINDS = {
   'delete-group': deleteGroupTask,
   'create-group-snapshot': createGroupSnapshotTask,
   'delete-group-snapshot': deleteGroupSnapshotTask,
+  'create-backup': createBackupTask,
+  'delete-backup': deleteBackupTask,
+  'restore-backup': restoreBackupTask,
+  'verify-backup': verifyBackupTask,
 } as const satisfies Record<string, TaskKind>;
 
 export type TaskKindName = keyof typeof KINDS;
@@ -41,4 +49,8 @@ export type TaskArgs = {
   'delete-group': Static<typeof DeleteGroupArgs>;
   'create-group-snapshot': Static<typeof CreateGroupSnapshotArgs>;
   'delete-group-snapshot': Static<typeof DeleteGroupSnapshotArgs>;
+  'create-backup': Static<typeof CreateBackupArgs>;
+  'delete-backup': Static<typeof DeleteBackupArgs>;
+  'restore-backup': Static<typeof RestoreBackupArgs>;
+  'verify-backup': Static<typeof VerifyBackupArgs>;
 };

@@ -1,0 +1,52 @@
+/** The shapes of bodies about backups. */
+import { Type } from 'typebox';
+import { DEPTHS, type Depth } from '../../backup/verify.ts';
+import { Boolish, closed, Description, Id, IdOrNull, MetadataOrNull, Name, oneOf } from '../schemas.ts';
+
+const METADATA_SINCE = 43;
+const ZONE_SINCE = 51;
+
+const CREATE = {
+  volume_id: Id,
+  name: Type.Optional(Name),
+  description: Type.Optional(Description),
+  container: Type.Optional(Name),
+  incremental: Type.Optional(Boolish),
+  force: Type.Optional(Boolish),
+  snapshot_id: Type.Optional(IdOrNull),
+};
+const metadata = Type.Optional(MetadataOrNull);
+const availability_zone = Type.Optional(Name);
+const FORMS = [
+  closed({ backup: closed(CREATE) }),
+  closed({ backup: closed({ ...CREATE, metadata }) }),
+  closed({ backup: closed({ ...CREATE, metadata, availability_zone }) }),
+] as const;
+
+/** With the fields that the microversion has. */
+export function createBackupSchema(minor: number): (typeof FORMS)[2] {
+  // The smaller forms lack optional fields only: their values are values of the largest.
+  if (minor < METADATA_SINCE) return FORMS[0] as unknown as (typeof FORMS)[2];
+  return minor < ZONE_SINCE ? (FORMS[1] as unknown as (typeof FORMS)[2]) : FORMS[2];
+}
+
+const UPDATE = { name: Type.Optional(Name), description: Type.Optional(Description) };
+const ONE_AT_LEAST = { additionalProperties: false, minProperties: 1 } as const;
+const UpdateBackupBefore43 = closed({ backup: Type.Object(UPDATE, ONE_AT_LEAST) });
+const UpdateBackup = closed({ backup: Type.Object({ ...UPDATE, metadata }, ONE_AT_LEAST) });
+
+export function updateBackupSchema(minor: number): typeof UpdateBackup {
+  return minor < METADATA_SINCE ? (UpdateBackupBefore43 as unknown as typeof UpdateBackup) : UpdateBackup;
+}
+
+export const RestoreBackup = closed({
+  restore: closed({ volume_id: Type.Optional(IdOrNull), name: Type.Optional(Name) }),
+});
+
+const Text = Type.Unsafe<string>({ type: 'string', minLength: 1, maxLength: 4096 });
+export const BackupRecord = closed({ 'backup-record': closed({ backup_service: Text, backup_url: Text }) });
+
+/** What an administrator may say of a backup: the other statuses belong to work under way. */
+export const ResetBackup = closed({ status: oneOf(['available', 'error']) });
+
+export const VerifyBackup = closed({ depth: Type.Optional(Type.Unsafe<Depth>({ enum: [...DEPTHS] })) });

@@ -1,0 +1,141 @@
+/**
+ * The repository of backups as control uses it: opened when first needed and again after a failure, with what is under
+ * way in it, and the snapshots that are kept for the next incremental backups. It knows no rule about who may do what.
+ */
+import { type Collected, collectAll } from '../backup/collect.ts';
+import type { DataAccess } from '../backup/data.ts';
+import type { Repository } from '../backup/repository.ts';
+import { Failure } from '../base/errors.ts';
+import { backupsWithBase, updateBackup } from '../catalog/backups.ts';
+import type { BackupRow } from '../catalog/schema.ts';
+import type { Control } from './control.ts';
+
+export type BackupOptions = {
+  /** Where backups go, for people. */
+  readonly container: string;
+  readonly open: () => Promise<Repository>;
+  readonly data: DataAccess;
+};
+
+export type BackupWork = 'create' | 'restore' | 'verify';
+export type Progress = { readonly work: BackupWork; readonly doneBytes: number; readonly totalBytes: number };
+
+export type Collection =
+  | { readonly state: 'never' | 'running' }
+  | { readonly state: 'done'; readonly endedAtUs: number; readonly collected: Collected }
+  | { readonly state: 'failed'; readonly endedAtUs: number; readonly reason: string };
+
+export class BackupStore {
+  readonly container: string;
+  readonly data: DataAccess;
+  readonly #control: Control;
+  readonly #open: () => Promise<Repository>;
+  readonly #stop = new AbortController();
+  readonly #progress = new Map<string, Progress>();
+  #opened: Promise<Repository> | null = null;
+  #collection: Collection = { state: 'never' };
+  #collecting: Promise<void> = Promise.resolve();
+
+  constructor(control: Control, options: BackupOptions) {
+    this.#control = control;
+    this.container = options.container;
+    this.data = options.data;
+    this.#open = options.open;
+  }
+
+  /** Aborted when everything stops. */
+  get signal(): AbortSignal {
+    return this.#stop.signal;
+  }
+
+  repository(): Promise<Repository> {
+    this.#opened ??= this.#open().catch((error: unknown) => {
+      this.#opened = null;
+      throw error;
+    });
+    return this.#opened;
+  }
+
+  /** What is under way for a backup. */
+  progressOf(backupId: string): Progress | null {
+    return this.#progress.get(backupId) ?? null;
+  }
+
+  allProgress(): ReadonlyMap<string, Progress> {
+    return this.#progress;
+  }
+
+  async tracked<T>(
+    { backupId, work }: { backupId: string; work: BackupWork },
+    run: (onProgress: (doneBytes: number, totalBytes: number) => void) => Promise<T>,
+  ): Promise<T> {
+    this.#progress.set(backupId, { work, doneBytes: 0, totalBytes: 0 });
+    try {
+      return await run((doneBytes, totalBytes) => this.#progress.set(backupId, { work, doneBytes, totalBytes }));
+    } finally {
+      this.#progress.delete(backupId);
+    }
+  }
+
+  /** Snapshots that no next backup will ask for: all but that of a volume's newest backup, and none of a failed one. */
+  async dropBases(volumeId: string | null): Promise<void> {
+    const { backend, catalog, exports } = this.#control;
+    const kept = new Set<string>();
+    for (const row of await backupsWithBase(catalog.reader, volumeId)) {
+      if (row.base_id === null || isNeeded(row, kept)) continue;
+      await exports.withdraw(row.base_id);
+      await backend.delete(row.base_id);
+      await catalog.write((writer) => updateBackup(writer, row.id, { base_id: null }));
+    }
+  }
+
+  /** The same, for what is repeated later anyway. */
+  async dropBasesQuietly(volumeId: string | null): Promise<void> {
+    try {
+      await this.dropBases(volumeId);
+    } catch (error) {
+      this.#control.log.warn({ volumeId, err: error }, 'a snapshot kept for backups could not be dropped yet');
+    }
+  }
+
+  get collection(): Collection {
+    return this.#collection;
+  }
+
+  /** Begins to collect what no backup needs. */
+  collect(): void {
+    if (this.#collection.state === 'running')
+      throw new Failure('conflict', { reason: 'A collection is under way: wait for its end.' });
+    if (this.signal.aborted) throw new Failure('shutting_down');
+    this.#collection = { state: 'running' };
+    this.#collecting = (async () => {
+      try {
+        const collected = await collectAll(await this.repository(), this.signal);
+        this.#collection = { state: 'done', endedAtUs: this.#control.nowUs(), collected };
+        this.#control.log.info({ ...collected }, 'backups: garbage collected');
+      } catch (error) {
+        const reason = error instanceof Error ? error.message : String(error);
+        this.#collection = { state: 'failed', endedAtUs: this.#control.nowUs(), reason };
+        this.#control.log.error({ err: error }, 'backups: the collection of garbage failed');
+      }
+    })();
+  }
+
+  stop(): void {
+    this.#stop.abort();
+  }
+
+  async close(): Promise<void> {
+    this.stop();
+    await this.#collecting;
+  }
+}
+
+function isNeeded({ status, volume_id: volumeId }: BackupRow, kept: Set<string>): boolean {
+  // Its task still reads from it.
+  if (status === 'creating') return true;
+  if (status !== 'available' && status !== 'restoring') return false;
+  if (kept.has(volumeId)) return false;
+  kept.add(volumeId);
+  return true;
+}

@@ -1,0 +1,466 @@
+/**
+ * The verbs of backups, made like those of volumes. What a repository holds is not known here, only that the tasks will
+ * see to it.
+ */
+import { Type } from 'typebox';
+import { Check } from 'typebox/value';
+import { manifestKey, manifestPrefix, parseKey, VOLUMES } from '../backup/keys.ts';
+import type { Depth } from '../backup/verify.ts';
+import { Failure } from '../base/errors.ts';
+import {
+  type BackupColumn,
+  findBackup,
+  insertBackup,
+  listBackups as listRows,
+  newestBackup,
+  totalBackups,
+  updateBackup as updateRow,
+} from '../catalog/backups.ts';
+import { type Metadata, mergeMetadata, metadataOfAll, replaceMetadata } from '../catalog/details.ts';
+import type { Listing } from '../catalog/listing.ts';
+import type { BackupRow, VolumeRow, Writer } from '../catalog/schema.ts';
+import { findType } from '../catalog/types.ts';
+import { findVolume, insertVolume, type Totals } from '../catalog/volumes.ts';
+import type { Manifest } from '../format/backup-manifest.ts';
+import type { Progress } from './backup-store.ts';
+import { type Control, GIB, refuseWhileConnected } from './control.ts';
+import { type Caller, enforce } from './policy.ts';
+import { charge, chargeBackup } from './quotas.ts';
+import { begin, initialStatus, resetStatus, visibleBackup, visibleSnapshot, visibleVolume } from './states.ts';
+import type { Task } from './tasks.ts';
+import { defaultType, isMultiattach } from './types.ts';
+
+export type Backup = { readonly row: BackupRow; readonly metadata: Metadata };
+
+export type NewBackup = {
+  readonly volumeId: string;
+  readonly snapshotId: string | null;
+  readonly name: string | null;
+  readonly description: string | null;
+  readonly container: string | null;
+  readonly isIncremental: boolean;
+  /** Also of a volume in use. */
+  readonly force: boolean;
+  readonly metadata: Metadata;
+  readonly availabilityZone: string | null;
+};
+
+export async function createBackup(control: Control, caller: Caller, wanted: NewBackup): Promise<Backup> {
+  enforce(caller, 'backup:create');
+  const { volumeId, snapshotId } = wanted;
+  const { row, task } = await control.catalog.write(async (writer) => {
+    const volume = await visibleVolume(writer, caller, volumeId);
+    requireZone(control, wanted.availabilityZone);
+    const nowUs = control.nowUs();
+    const source = await sourceOf(writer, caller, { volume, snapshotId, nowUs });
+    const parent = wanted.isIncremental
+      ? await newestBackup(writer, { projectId: caller.projectId, volumeId, beforeUs: source.dataTimestamp })
+      : undefined;
+    if (wanted.isIncremental && parent === undefined)
+      throw new Failure('wrong_state', { reason: 'Invalid backup: No backups available to do an incremental backup.' });
+    await chargeBackup(control, writer, { projectId: caller.projectId, gib: source.sizeGib });
+    await beginSource(writer, { volume, snapshotId, force: wanted.force, nowUs });
+    const inserted = await insertBackup(writer, {
+      id: control.newId(),
+      project_id: caller.projectId,
+      user_id: caller.userId,
+      volume_id: volumeId,
+      snapshot_id: snapshotId,
+      parent_id: parent?.id ?? null,
+      name: wanted.name,
+      description: wanted.description,
+      size_gib: source.sizeGib,
+      status: initialStatus('backups'),
+      previous_status: null,
+      failure: null,
+      container: wanted.container ?? control.backups.container,
+      availability_zone: control.settings.availabilityZone,
+      object_count: 0,
+      added_bytes: 0,
+      stored_bytes: 0,
+      root: null,
+      base_id: snapshotId === null ? control.newId() : null,
+      verified: null,
+      data_timestamp: source.dataTimestamp,
+      created_at: nowUs,
+      updated_at: null,
+    });
+    await mergeMetadata(writer, { id: inserted.id, scope: 'user' }, wanted.metadata);
+    const args = { backupId: inserted.id, volumeId, snapshotId, parentId: parent?.id ?? null };
+    return {
+      row: inserted,
+      task: await control.tasks.accept(writer, { kind: 'create-backup', subject: inserted.id, args, caller }),
+    };
+  });
+  control.tasks.start(task);
+  return { row, metadata: wanted.metadata };
+}
+
+function requireZone(control: Control, zone: string | null): void {
+  if (zone === null || zone === control.settings.availabilityZone) return;
+  throw new Failure('bad_request', { reason: `Invalid input received: Availability zone '${zone}' is invalid.` });
+}
+
+async function sourceOf(
+  writer: Writer,
+  caller: Caller,
+  { volume, snapshotId, nowUs }: { volume: VolumeRow; snapshotId: string | null; nowUs: number },
+): Promise<{ sizeGib: number; dataTimestamp: number }> {
+  if (snapshotId === null) return { sizeGib: volume.size_gib, dataTimestamp: nowUs };
+  const snapshot = await visibleSnapshot(writer, caller, snapshotId);
+  if (snapshot.volume_id !== volume.id) {
+    const reason = `Invalid snapshot: Snapshot ${snapshotId} is not a snapshot of volume ${volume.id}.`;
+    throw new Failure('bad_request', { reason });
+  }
+  return { sizeGib: snapshot.size_gib, dataTimestamp: snapshot.created_at };
+}
+
+/** The volume, or the snapshot it is made from, is `backing-up` meanwhile. */
+async function beginSource(
+  writer: Writer,
+  { volume, snapshotId, force, nowUs }: { volume: VolumeRow; snapshotId: string | null; force: boolean; nowUs: number },
+): Promise<void> {
+  if (snapshotId !== null) {
+    await begin(writer, { table: 'snapshots', id: snapshotId, action: 'backup', nowUs });
+    return;
+  }
+  if (volume.status === 'in-use' && !force) {
+    const reason = 'Invalid volume: Backing up an in-use volume must use the force flag.';
+    throw new Failure('wrong_state', { reason });
+  }
+  await begin(writer, { table: 'volumes', id: volume.id, action: force ? 'backup-in-use' : 'backup', nowUs });
+}
+
+export async function getBackup(control: Control, caller: Caller, id: string): Promise<Backup> {
+  const row = await visibleBackup(control.catalog.reader, caller, id);
+  const [backup] = await withMetadata(control, [row]);
+  if (backup === undefined) throw new Failure('not_found', { kind: 'Backup', id });
+  return backup;
+}
+
+export async function listBackups(control: Control, listing: Listing<BackupColumn>): Promise<Backup[]> {
+  const rows = await listRows(control.catalog.reader, listing);
+  if (rows === null) throw new Failure('not_found', { kind: 'Backup', id: listing.marker });
+  return withMetadata(control, rows);
+}
+
+export async function countBackups(
+  control: Control,
+  listing: Pick<Listing<BackupColumn>, 'projectId' | 'filters'>,
+): Promise<Totals> {
+  return totalBackups(control.catalog.reader, listing);
+}
+
+async function withMetadata(control: Control, rows: readonly BackupRow[]): Promise<Backup[]> {
+  const ids = rows.map((row) => row.id);
+  const metadata = await metadataOfAll(control.catalog.reader, ids);
+  return rows.map((row) => ({ row, metadata: metadata.user.get(row.id) ?? new Map<string, string>() }));
+}
+
+export type BackupUpdate = {
+  readonly name?: string | null;
+  readonly description?: string | null;
+  readonly metadata?: Metadata;
+};
+
+export async function updateBackup(
+  control: Control,
+  caller: Caller,
+  { id, update }: { id: string; update: BackupUpdate },
+): Promise<Backup> {
+  enforce(caller, 'backup:update');
+  await control.catalog.write(async (writer) => {
+    await visibleBackup(writer, caller, id);
+    await updateRow(writer, id, {
+      ...(update.name !== undefined && { name: update.name }),
+      ...(update.description !== undefined && { description: update.description }),
+      updated_at: control.nowUs(),
+    });
+    if (update.metadata !== undefined) await replaceMetadata(writer, { id, scope: 'user' }, update.metadata);
+  });
+  return getBackup(control, caller, id);
+}
+
+export async function deleteBackup(
+  control: Control,
+  caller: Caller,
+  { id, force }: { id: string; force: boolean },
+): Promise<void> {
+  enforce(caller, force ? 'volume_extension:backup_admin_actions:force_delete' : 'backup:delete');
+  const task = await control.catalog.write(async (writer) => {
+    const row = await visibleBackup(writer, caller, id);
+    await begin(writer, { table: 'backups', id, action: force ? 'force-delete' : 'delete', nowUs: control.nowUs() });
+    const args = { backupId: id, volumeId: row.volume_id };
+    return control.tasks.accept(writer, { kind: 'delete-backup', subject: id, args, caller });
+  });
+  control.tasks.start(task);
+}
+
+export async function resetBackup(
+  control: Control,
+  caller: Caller,
+  { id, status }: { id: string; status: string },
+): Promise<void> {
+  enforce(caller, 'volume_extension:backup_admin_actions:reset_status');
+  await control.catalog.write(async (writer) => {
+    await visibleBackup(writer, caller, id);
+    await resetStatus(writer, { table: 'backups', id, status, nowUs: control.nowUs() });
+  });
+}
+
+export type Restored = { readonly backupId: string; readonly volumeId: string; readonly volumeName: string | null };
+
+export async function restoreBackup(
+  control: Control,
+  caller: Caller,
+  wanted: { id: string; volumeId: string | null; name: string | null },
+): Promise<Restored> {
+  enforce(caller, 'backup:restore');
+  const { id, volumeId } = wanted;
+  if (volumeId !== null) {
+    await visibleBackup(control.catalog.reader, caller, id);
+    await visibleVolume(control.catalog.reader, caller, volumeId);
+    // A client that has the volume mounted would see it change under its feet.
+    await refuseWhileConnected(control, { kind: 'volume', id: volumeId, ids: [volumeId], code: 'wrong_state' });
+  }
+  const { volume, task } = await control.catalog.write(async (writer) => {
+    const row = await visibleBackup(writer, caller, id);
+    const nowUs = control.nowUs();
+    const target =
+      volumeId === null
+        ? await newVolume(control, writer, { caller, row, name: wanted.name ?? `restore_backup_${id}`, nowUs })
+        : await existingVolume(writer, { caller, row, volumeId, nowUs });
+    await begin(writer, { table: 'backups', id, action: 'restore', nowUs });
+    const args = {
+      backupId: id,
+      volumeId: target.id,
+      sizeGib: target.size_gib,
+      isNew: volumeId === null,
+      action: 'restore' as const,
+    };
+    return {
+      volume: target,
+      task: await control.tasks.accept(writer, { kind: 'restore-backup', subject: target.id, args, caller }),
+    };
+  });
+  control.tasks.start(task);
+  if (volumeId === null) await control.exports.refreshName(volume.name);
+  return { backupId: id, volumeId: volume.id, volumeName: volume.name };
+}
+
+type Target = { readonly caller: Caller; readonly row: BackupRow; readonly nowUs: number };
+
+async function newVolume(
+  control: Control,
+  writer: Writer,
+  { caller, row, name, nowUs }: Target & { name: string },
+): Promise<VolumeRow> {
+  const source = await findVolume(writer, row.volume_id);
+  const type = (source && (await findType(writer, source.type_id))) ?? (await defaultType(writer));
+  const sizes = { gigabytes: row.size_gib, volumeGib: row.size_gib };
+  await charge(control, writer, { projectId: caller.projectId, type, volumes: 1, snapshots: 0, ...sizes });
+  return insertVolume(writer, {
+    id: control.newId(),
+    project_id: caller.projectId,
+    user_id: caller.userId,
+    name,
+    description: `auto-created_from_restore_from_backup`,
+    size_gib: row.size_gib,
+    target_size_gib: null,
+    status: 'restoring-backup',
+    previous_status: null,
+    failure: null,
+    availability_zone: control.settings.availabilityZone,
+    type_id: type.id,
+    snapshot_id: null,
+    source_volume_id: null,
+    bootable: 0,
+    multiattach: (await isMultiattach(writer, type)) ? 1 : 0,
+    read_only: null,
+    created_at: nowUs,
+    updated_at: null,
+  });
+}
+
+async function existingVolume(
+  writer: Writer,
+  { caller, row, volumeId, nowUs }: Target & { volumeId: string },
+): Promise<VolumeRow> {
+  const volume = await visibleVolume(writer, caller, volumeId);
+  if (volume.size_gib < row.size_gib) {
+    const reason = `Invalid volume: volume size ${volume.size_gib} is too small to restore backup of size ${row.size_gib}.`;
+    throw new Failure('bad_request', { reason });
+  }
+  return begin(writer, { table: 'volumes', id: volumeId, action: 'restore', nowUs });
+}
+
+/** For a volume that is made from a backup: the backup turns `restoring`, the task fills the volume. */
+export async function acceptRestore(
+  control: Control,
+  writer: Writer,
+  { backupId, volume, caller }: { backupId: string; volume: VolumeRow; caller: Caller },
+): Promise<Task> {
+  await begin(writer, { table: 'backups', id: backupId, action: 'restore', nowUs: control.nowUs() });
+  const args = { backupId, volumeId: volume.id, sizeGib: volume.size_gib, isNew: true, action: 'create' as const };
+  return control.tasks.accept(writer, { kind: 'restore-backup', subject: volume.id, args, caller });
+}
+
+// ---- records, verification, garbage ---------------------------------------------------------------------------------
+
+const SERVICE = 'quarry.backup';
+const RecordSchema = Type.Object({
+  backup: Type.String({ pattern: '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' }),
+  volume: Type.String({ pattern: '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' }),
+  repository: Type.String(),
+});
+
+export type BackupRecord = { readonly service: string; readonly url: string };
+
+export async function exportRecord(control: Control, caller: Caller, id: string): Promise<BackupRecord> {
+  enforce(caller, 'backup:export-import');
+  const row = await visibleBackup(control.catalog.reader, caller, id);
+  if (row.status !== 'available') {
+    const reason = `Invalid backup: Backup status must be available and not ${row.status}.`;
+    throw new Failure('wrong_state', { reason });
+  }
+  const { id: repository } = await control.backups.repository();
+  const record = { backup: id, volume: row.volume_id, repository };
+  return { service: SERVICE, url: Buffer.from(JSON.stringify(record)).toString('base64') };
+}
+
+export async function importRecord(control: Control, caller: Caller, record: BackupRecord): Promise<Backup> {
+  enforce(caller, 'backup:export-import');
+  const refuse = (why: string) => new Failure('bad_request', { reason: `Invalid input received: ${why}` });
+  if (record.service !== SERVICE) throw refuse(`backup_service is '${record.service}', but must be '${SERVICE}'.`);
+  let plain: unknown = null;
+  try {
+    plain = JSON.parse(Buffer.from(record.url, 'base64').toString());
+  } catch {
+    // Refused below, like any other text that is no record.
+  }
+  if (!Check(RecordSchema, plain)) throw refuse("Can't parse backup record.");
+  const repository = await control.backups.repository();
+  if (plain.repository !== repository.id)
+    throw refuse(`The record is of repository ${plain.repository}, this is ${repository.id}.`);
+  if ((await findBackup(control.catalog.reader, plain.backup)) !== undefined)
+    throw refuse(`Backup ${plain.backup} already exists in the catalog.`);
+  const manifest = await repository.manifest(plain.volume, plain.backup);
+  if (manifest === null) throw refuse(`There is no backup ${plain.backup} in ${control.backups.container}.`);
+  const row = await insertFrom(control, manifest, { projectId: caller.projectId, userId: caller.userId });
+  if (row === null) throw refuse(`Backup ${plain.backup} already exists in the catalog.`);
+  return getBackup(control, caller, row.id);
+}
+
+export type Rescan = {
+  readonly imported: readonly string[];
+  readonly known: number;
+  readonly unreadable: readonly string[];
+};
+
+/** Brings into the catalog what the repository has and the catalog does not: after the loss of the catalog, everything. */
+export async function rescan(control: Control, caller: Caller): Promise<Rescan> {
+  enforce(caller, 'backup:export-import');
+  const repository = await control.backups.repository();
+  const imported: string[] = [];
+  const unreadable: string[] = [];
+  let known = 0;
+  for (const volume of await repository.objects.folders(VOLUMES)) {
+    for await (const { key } of repository.objects.list(manifestPrefix(volume))) {
+      const parsed = parseKey(volume, key);
+      if (parsed.kind !== 'manifest') continue;
+      if ((await findBackup(control.catalog.reader, parsed.backup)) !== undefined) {
+        known += 1;
+        continue;
+      }
+      try {
+        const manifest = await repository.manifest(volume, parsed.backup);
+        const { project_id: projectId, user_id: userId } = manifest?.about ?? { project_id: '', user_id: '' };
+        if (manifest !== null && (await insertFrom(control, manifest, { projectId, userId })) !== null)
+          imported.push(parsed.backup);
+      } catch (error) {
+        if (!(error instanceof Failure && (error.code === 'corrupt' || error.code === 'newer_format'))) throw error;
+        control.log.error({ key, reason: error.message }, 'a manifest cannot be read');
+        unreadable.push(manifestKey(volume, parsed.backup));
+      }
+    }
+  }
+  return { imported, known, unreadable };
+}
+
+/** Null when it has come into the catalog meanwhile. */
+async function insertFrom(
+  control: Control,
+  manifest: Manifest,
+  owner: { projectId: string; userId: string },
+): Promise<BackupRow | null> {
+  const { about } = manifest;
+  const own = [...manifest.packs, ...manifest.indexes].filter(([, writer]) => writer === manifest.backup);
+  return control.catalog.write(async (writer) => {
+    if ((await findBackup(writer, manifest.backup)) !== undefined) return null;
+    const row = await insertBackup(writer, {
+      id: manifest.backup,
+      project_id: owner.projectId,
+      user_id: owner.userId,
+      volume_id: manifest.volume,
+      snapshot_id: about.snapshot_id,
+      parent_id: manifest.parent,
+      name: about.name,
+      description: about.description,
+      size_gib: Math.ceil(manifest.size_bytes / GIB),
+      status: 'available',
+      previous_status: null,
+      failure: null,
+      container: control.backups.container,
+      availability_zone: control.settings.availabilityZone,
+      object_count: own.length + 1,
+      added_bytes: manifest.added_bytes,
+      stored_bytes: manifest.stored_bytes,
+      root: manifest.root,
+      base_id: null,
+      verified: null,
+      data_timestamp: timeOf(control, manifest.data_timestamp),
+      created_at: timeOf(control, manifest.created_at),
+      updated_at: null,
+    });
+    await mergeMetadata(writer, { id: row.id, scope: 'user' }, Object.entries(about.metadata));
+    return row;
+  });
+}
+
+function timeOf(control: Control, text: string): number {
+  const milliseconds = Date.parse(text);
+  return Number.isNaN(milliseconds) ? control.nowUs() : milliseconds * 1000;
+}
+
+export async function verifyBackup(
+  control: Control,
+  caller: Caller,
+  { id, depth }: { id: string; depth: Depth },
+): Promise<void> {
+  enforce(caller, 'backup:update');
+  const task = await control.catalog.write(async (writer) => {
+    const row = await visibleBackup(writer, caller, id);
+    if (row.status !== 'available') {
+      const reason = `Invalid backup: Backup ${id} status must be available, but current status is: ${row.status}.`;
+      throw new Failure('wrong_state', { reason });
+    }
+    await updateRow(writer, id, { verified: null });
+    const args = { backupId: id, volumeId: row.volume_id, depth };
+    return control.tasks.accept(writer, { kind: 'verify-backup', subject: id, args, caller });
+  });
+  control.tasks.start(task);
+}
+
+export async function backupDetail(
+  control: Control,
+  caller: Caller,
+  id: string,
+): Promise<{ row: BackupRow; progress: Progress | null }> {
+  const row = await visibleBackup(control.catalog.reader, caller, id);
+  return { row, progress: control.backups.progressOf(id) };
+}
+
+export function collectBackups(control: Control, caller: Caller): void {
+  enforce(caller, 'backup:export-import');
+  control.backups.collect();
+}
