@@ -4,6 +4,7 @@
  * `serve` and `check` work on a data folder; every other command is a client of the API.
  */
 import { Command, CommanderError, Option } from 'commander';
+import { registerBackup } from './commands/backup.ts';
 import { registerCheck } from './commands/check.ts';
 import { registerGroup } from './commands/group.ts';
 import { registerMessage } from './commands/message.ts';
@@ -48,6 +49,7 @@ function buildProgram(): Command {
   registerTransfer(program);
   registerGroup(program);
   registerMessage(program);
+  registerBackup(program);
   registerStatus(program);
   registerCheck(program);
   return program;

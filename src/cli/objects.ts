@@ -7,7 +7,7 @@ import { type ApiClient, ApiError } from './client.ts';
 import { type Json, maybeText, member, members, text } from './decode.ts';
 import { OperationFailed } from './failure.ts';
 
-export type Kind = 'volume' | 'snapshot' | 'transfer' | 'group' | 'group snapshot';
+export type Kind = 'volume' | 'snapshot' | 'transfer' | 'group' | 'group snapshot' | 'backup';
 
 type Words = {
   /** Below /v3. */
@@ -30,6 +30,7 @@ const WORDS: Readonly<Record<Kind, Words>> = {
     title: 'Transfer',
   },
   group: { path: 'groups', one: 'group', many: 'groups', links: 'group_links', title: 'Group' },
+  backup: { path: 'backups', one: 'backup', many: 'backups', links: 'backups_links', title: 'Backup' },
   'group snapshot': {
     path: 'group_snapshots',
     one: 'group_snapshot',
@@ -112,17 +113,21 @@ export async function waitFor(options: {
   what: string;
   until: 'settled' | 'gone';
   signal: AbortSignal;
+  /** Called at each look. */
+  onLook?: () => Promise<void>;
 }): Promise<Json | null> {
   const { client, kind, id } = options;
   for (let delayMs = POLL_MS_MIN; ; delayMs = Math.min(delayMs * POLL_GROWTH, POLL_MS_MAX)) {
     const found = await show(client, kind, id);
+    await options.onLook?.();
     if (found === null) {
       if (options.until === 'gone') return null;
       throw new Failure('not_found', { kind: WORDS[kind].title, id });
     }
     const status = text(found, 'status');
     if (status.startsWith('error') && status !== 'error_extending') {
-      const reason = await reasonFor(client, id);
+      const said = maybeText(found, 'fail_reason');
+      const reason = said === null ? await reasonFor(client, id) : `: ${said}`;
       const next = options.until === 'gone' ? 'delete it again' : `delete it with \`quarry ${kind} delete ${id}\``;
       throw new OperationFailed(
         `${options.what} failed: ${kind} ${id} is in status ${status}${reason}. When the cause is gone, ${next}.`,
@@ -131,13 +136,13 @@ export async function waitFor(options: {
     if (status === 'error_extending') {
       throw new OperationFailed(`${options.what} failed: ${kind} ${id} kept its size${await reasonFor(client, id)}.`);
     }
-    const isPassing = status.endsWith('ing') && status !== 'backing-up';
+    const isPassing = status.endsWith('ing') || status === 'restoring-backup';
     if (options.until === 'settled' && !isPassing) return found;
     await pause(delayMs, options.signal);
   }
 }
 
-function pause(ms: number, signal: AbortSignal): Promise<void> {
+export function pause(ms: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
     if (signal.aborted) return reject(new Failure('cancelled'));
     const onAbort = () => {

@@ -119,7 +119,7 @@ describe('every answer', () => {
   test('to an unknown path or method is a JSON 404', async () => {
     await using api = await Api.open();
     const wrong = [
-      ['GET', '/v3/backups'],
+      ['GET', '/v3/backup'],
       ['PATCH', '/v3/volumes'],
       ['POST', '/v3/p1/nowhere/at/all'],
       ['GET', '/v3/p1'],

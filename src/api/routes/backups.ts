@@ -4,19 +4,16 @@
  */
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { BackupColumn } from '../../catalog/backups.ts';
+import { exportRecord, importRecord, rescan } from '../../control/backup-records.ts';
 import type { Collection, Progress } from '../../control/backup-store.ts';
 import {
   type Backup,
   backupDetail,
-  collectBackups,
   countBackups,
   createBackup,
   deleteBackup,
-  exportRecord,
   getBackup,
-  importRecord,
   listBackups,
-  rescan,
   resetBackup,
   restoreBackup,
   updateBackup,
@@ -26,9 +23,12 @@ import { type Asked, param } from '../asked.ts';
 import { pageOf, type Query, type Words } from '../query.ts';
 import {
   BackupRecord,
+  CREATE_BACKUP_FORMS,
   createBackupSchema,
+  NoFields,
   ResetBackup,
   RestoreBackup,
+  UpdateBackup,
   updateBackupSchema,
   VerifyBackup,
 } from '../schemas/backups.ts';
@@ -75,13 +75,17 @@ const WORDS: Words<BackupColumn> = {
 const ACTIONS: ReadonlyMap<string, Action> = new Map<string, Action>([
   [
     'os-reset_status',
-    action(ResetBackup, ({ control, asked, id, value }) =>
-      resetBackup(control, asked.caller, { id, status: value.status.toLowerCase() }),
+    action(
+      ResetBackup,
+      ({ control, asked, id, value }) => resetBackup(control, asked.caller, { id, status: value.status.toLowerCase() }),
+      { rule: 'volume_extension:backup_admin_actions:reset_status' },
     ),
   ],
   [
     'os-force_delete',
-    action(ACTION.nothing, ({ control, asked, id }) => deleteBackup(control, asked.caller, { id, force: true })),
+    action(ACTION.nothing, ({ control, asked, id }) => deleteBackup(control, asked.caller, { id, force: true }), {
+      rule: 'volume_extension:backup_admin_actions:force_delete',
+    }),
   ],
 ]);
 
@@ -102,19 +106,19 @@ function readingRoutes(app: FastifyInstance, { control }: RouteContext): void {
       ...(count !== null && { count }),
     };
   };
-  app.get('/backups', async (request) => list(request, summary));
-  app.get('/backups/detail', async (request) => list(request, backupView));
+  app.get('/backups', { config: { list: WORDS } }, async (request) => list(request, summary));
+  app.get('/backups/detail', { config: { list: WORDS } }, async (request) => list(request, backupView));
   app.get('/backups/:id', { config: { hasEtag: true } }, async (request) => {
     return { backup: backupView(request.asked, await getBackup(control, request.asked.caller, param(request, 'id'))) };
   });
-  app.get('/backups/:id/export_record', async (request) => {
+  app.get('/backups/:id/export_record', { config: { rule: 'backup:export-import' } }, async (request) => {
     const record = await exportRecord(control, request.asked.caller, param(request, 'id'));
     return { 'backup-record': { backup_service: record.service, backup_url: record.url } };
   });
 }
 
 function writingRoutes(app: FastifyInstance, { control }: RouteContext): void {
-  app.post('/backups', async (request, reply) => {
+  app.post('/backups', { config: { rule: 'backup:create', body: CREATE_BACKUP_FORMS } }, async (request, reply) => {
     const { asked } = request;
     const { backup: body } = checked(request, createBackupSchema(asked.minor), request.body);
     const backup = await createBackup(control, asked.caller, {
@@ -131,7 +135,7 @@ function writingRoutes(app: FastifyInstance, { control }: RouteContext): void {
     return reply.code(202).send({ backup: { ...summary(asked, backup), ...metadataView(asked, backup) } });
   });
 
-  app.put('/backups/:id', { config: { since: 9 } }, async (request) => {
+  app.put('/backups/:id', { config: { since: 9, rule: 'backup:update', body: UpdateBackup } }, async (request) => {
     const { backup: body } = checked(request, updateBackupSchema(request.asked.minor), request.body);
     const update = {
       ...(body.name !== undefined && { name: trimmed(body.name) }),
@@ -142,30 +146,40 @@ function writingRoutes(app: FastifyInstance, { control }: RouteContext): void {
     return { backup: { ...summary(request.asked, backup), ...metadataView(request.asked, backup) } };
   });
 
-  app.delete('/backups/:id', async (request, reply) => {
+  app.delete('/backups/:id', { config: { rule: 'backup:delete' } }, async (request, reply) => {
     await deleteBackup(control, request.asked.caller, { id: param(request, 'id'), force: false });
     return reply.code(202).send();
   });
 
-  app.post('/backups/:id/restore', async (request, reply) => {
-    const { restore: body } = checked(request, RestoreBackup, request.body);
-    const restored = await restoreBackup(control, request.asked.caller, {
-      id: param(request, 'id'),
-      volumeId: body.volume_id == null ? null : idOf(body.volume_id),
-      name: trimmed(body.name ?? null) || null,
-    });
-    const { backupId, volumeId, volumeName } = restored;
-    return reply.code(202).send({ restore: { backup_id: backupId, volume_id: volumeId, volume_name: volumeName } });
-  });
+  app.post(
+    '/backups/:id/restore',
+    { config: { rule: 'backup:restore', body: RestoreBackup } },
+    async (request, reply) => {
+      const { restore: body } = checked(request, RestoreBackup, request.body);
+      const restored = await restoreBackup(control, request.asked.caller, {
+        id: param(request, 'id'),
+        volumeId: body.volume_id == null ? null : idOf(body.volume_id),
+        name: trimmed(body.name ?? null) || null,
+      });
+      const { backupId, volumeId, volumeName } = restored;
+      return reply.code(202).send({ restore: { backup_id: backupId, volume_id: volumeId, volume_name: volumeName } });
+    },
+  );
 
-  app.post('/backups/import_record', async (request, reply) => {
-    const { 'backup-record': body } = checked(request, BackupRecord, request.body);
-    const record = { service: body.backup_service, url: body.backup_url };
-    const backup = await importRecord(control, request.asked.caller, record);
-    return reply.code(201).send({ backup: summary(request.asked, backup) });
-  });
+  app.post(
+    '/backups/import_record',
+    { config: { rule: 'backup:export-import', body: BackupRecord, status: 201 } },
+    async (request, reply) => {
+      const { 'backup-record': body } = checked(request, BackupRecord, request.body);
+      const record = { service: body.backup_service, url: body.backup_url };
+      const backup = await importRecord(control, request.asked.caller, record);
+      return reply.code(201).send({ backup: summary(request.asked, backup) });
+    },
+  );
 
-  app.post('/backups/:id/action', (request, reply) => perform(request, reply, { control, actions: ACTIONS }));
+  app.post('/backups/:id/action', { config: { actions: ACTIONS } }, (request, reply) =>
+    perform(request, reply, { control, actions: ACTIONS }),
+  );
 }
 
 function ownRoutes(app: FastifyInstance, { control }: RouteContext): void {
@@ -186,17 +200,28 @@ function ownRoutes(app: FastifyInstance, { control }: RouteContext): void {
       },
     };
   });
-  app.post('/quarry/backups/:id/verify', async (request, reply) => {
-    const { depth } = checked(request, VerifyBackup, request.body ?? {});
-    await verifyBackup(control, request.asked.caller, { id: param(request, 'id'), depth: depth ?? 'full' });
+  app.post(
+    '/quarry/backups/:id/verify',
+    { config: { rule: 'backup:update', body: VerifyBackup } },
+    async (request, reply) => {
+      const { depth } = checked(request, VerifyBackup, request.body ?? {});
+      await verifyBackup(control, request.asked.caller, { id: param(request, 'id'), depth: depth ?? 'full' });
+      return reply.code(202).send();
+    },
+  );
+  const rule = 'backup:export-import';
+  app.post('/quarry/backups/rescan', { config: { rule, body: NoFields, status: 200 } }, async (request) => {
+    checked(request, NoFields, request.body ?? {});
+    return rescan(control);
+  });
+  app.post('/quarry/backups/collect', { config: { rule, body: NoFields } }, async (request, reply) => {
+    checked(request, NoFields, request.body ?? {});
+    control.backups.collect();
     return reply.code(202).send();
   });
-  app.post('/quarry/backups/rescan', async (request) => rescan(control, request.asked.caller));
-  app.post('/quarry/backups/collect', async (request, reply) => {
-    collectBackups(control, request.asked.caller);
-    return reply.code(202).send();
-  });
-  app.get('/quarry/backups/collect', async () => ({ collection: collectionView(control.backups.collection) }));
+  app.get('/quarry/backups/collect', { config: { rule: 'backup:export-import' } }, async () => ({
+    collection: collectionView(control.backups.collection),
+  }));
 }
 
 function summary(asked: Asked, { row }: Backup): Json {

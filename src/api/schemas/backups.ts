@@ -17,23 +17,26 @@ const CREATE = {
 };
 const metadata = Type.Optional(MetadataOrNull);
 const availability_zone = Type.Optional(Name);
-const FORMS = [
+/** By microversion: 3.43 brought metadata, 3.51 the zone. */
+export const CREATE_BACKUP_FORMS = [
   closed({ backup: closed(CREATE) }),
   closed({ backup: closed({ ...CREATE, metadata }) }),
   closed({ backup: closed({ ...CREATE, metadata, availability_zone }) }),
 ] as const;
 
 /** With the fields that the microversion has. */
-export function createBackupSchema(minor: number): (typeof FORMS)[2] {
+export function createBackupSchema(minor: number): (typeof CREATE_BACKUP_FORMS)[2] {
   // The smaller forms lack optional fields only: their values are values of the largest.
-  if (minor < METADATA_SINCE) return FORMS[0] as unknown as (typeof FORMS)[2];
-  return minor < ZONE_SINCE ? (FORMS[1] as unknown as (typeof FORMS)[2]) : FORMS[2];
+  if (minor < METADATA_SINCE) return CREATE_BACKUP_FORMS[0] as unknown as (typeof CREATE_BACKUP_FORMS)[2];
+  return minor < ZONE_SINCE
+    ? (CREATE_BACKUP_FORMS[1] as unknown as (typeof CREATE_BACKUP_FORMS)[2])
+    : CREATE_BACKUP_FORMS[2];
 }
 
 const UPDATE = { name: Type.Optional(Name), description: Type.Optional(Description) };
 const ONE_AT_LEAST = { additionalProperties: false, minProperties: 1 } as const;
 const UpdateBackupBefore43 = closed({ backup: Type.Object(UPDATE, ONE_AT_LEAST) });
-const UpdateBackup = closed({ backup: Type.Object({ ...UPDATE, metadata }, ONE_AT_LEAST) });
+export const UpdateBackup = closed({ backup: Type.Object({ ...UPDATE, metadata }, ONE_AT_LEAST) });
 
 export function updateBackupSchema(minor: number): typeof UpdateBackup {
   return minor < METADATA_SINCE ? (UpdateBackupBefore43 as unknown as typeof UpdateBackup) : UpdateBackup;
@@ -50,3 +53,6 @@ export const BackupRecord = closed({ 'backup-record': closed({ backup_service: T
 export const ResetBackup = closed({ status: oneOf(['available', 'error']) });
 
 export const VerifyBackup = closed({ depth: Type.Optional(Type.Unsafe<Depth>({ enum: [...DEPTHS] })) });
+
+/** Of what takes nothing. */
+export const NoFields = closed({});

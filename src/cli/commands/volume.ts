@@ -81,6 +81,7 @@ type CreateFlags = {
   type?: string;
   fromSnapshot?: string;
   fromVolume?: string;
+  fromBackup?: string;
   image?: string;
   description?: string;
   metadata?: Record<string, string>;
@@ -88,10 +89,12 @@ type CreateFlags = {
 
 async function createFlagsToBody(context: Context, name: string, flags: CreateFlags): Promise<Json> {
   const { client } = context;
-  const sources = [flags.fromSnapshot, flags.fromVolume, flags.image].filter((source) => source !== undefined);
+  const sources = [flags.fromSnapshot, flags.fromVolume, flags.fromBackup, flags.image].filter(
+    (source) => source !== undefined,
+  );
   if (sources.length > 1) {
     throw new Failure('bad_request', {
-      reason: 'Only one of --from-snapshot, --from-volume and --image can be given.',
+      reason: 'Only one of --from-snapshot, --from-volume, --from-backup and --image can be given.',
     });
   }
   if (sources.length === 0 && flags.size === undefined) {
@@ -99,12 +102,14 @@ async function createFlagsToBody(context: Context, name: string, flags: CreateFl
   }
   const snapshot = flags.fromSnapshot === undefined ? null : await find(client, 'snapshot', flags.fromSnapshot);
   const source = flags.fromVolume === undefined ? null : await find(client, 'volume', flags.fromVolume);
+  const backup = flags.fromBackup === undefined ? null : await find(client, 'backup', flags.fromBackup);
   return {
     name,
     ...(flags.size === undefined ? {} : { size: parseSizeGib(flags.size) }),
     ...(flags.type === undefined ? {} : { volume_type: flags.type }),
     ...(snapshot === null ? {} : { snapshot_id: text(snapshot, 'id') }),
     ...(source === null ? {} : { source_volid: text(source, 'id') }),
+    ...(backup === null ? {} : { backup_id: text(backup, 'id') }),
     ...(flags.description === undefined ? {} : { description: flags.description }),
     ...(flags.metadata === undefined ? {} : { metadata: flags.metadata }),
   };
@@ -207,6 +212,7 @@ export function registerVolume(program: Command): void {
     .option('--type <type>', 'volume type, by id or name; otherwise the source’s or the default')
     .option('--from-snapshot <snapshot>', 'content of this snapshot')
     .option('--from-volume <volume>', 'content of this volume, as it is now')
+    .option('--from-backup <backup>', 'content of this backup')
     .option('--image <file>', 'content of this raw or qcow2 image')
     .option('--description <text>')
     .option('--metadata <key=value>', 'repeatable', collectPair)

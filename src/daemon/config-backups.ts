@@ -1,0 +1,84 @@
+/**
+ * Where backups go and under which key, from flags and the configuration file. Secrets are never in a message.
+ */
+import { readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { Failure } from '../base/errors.ts';
+import type { S3Options } from '../objects/s3.ts';
+
+export type BackupTarget =
+  | { readonly kind: 'folder'; readonly path: string }
+  | { readonly kind: 's3'; readonly options: S3Options };
+
+type Plain = Readonly<Record<string, unknown>>;
+
+function refuse(reason: string): Failure {
+  return new Failure('bad_request', { reason });
+}
+
+/** Keys of the table `s3`, which no flag has: keys on a command line are seen by everybody. */
+const S3_KEYS = {
+  region: 'text',
+  path_style: 'truth',
+  ca_file: 'text',
+  checksums: 'text',
+  access_key_id: 'text',
+  secret_access_key: 'text',
+} as const;
+
+export function backupTargetOf(url: string, s3: { endpoint: string | null; table: Plain }): BackupTarget {
+  if (url.startsWith('file:') && url.length > 'file:'.length)
+    return { kind: 'folder', path: resolve(url.slice('file:'.length).replace(/^\/\/(?=\/)/, '')) };
+  const match = /^s3:\/\/([a-z0-9][a-z0-9.-]{1,62})(?:\/(.*))?$/.exec(url);
+  if (match === null) throw refuse(`--backups is '${url}', but must be file:DIR or s3://bucket/prefix.`);
+  const [, bucket = '', path = ''] = match;
+  const prefix = path.replace(/\/+$/, '');
+  if (prefix !== '' && !/^[A-Za-z0-9_-][A-Za-z0-9._-]*(\/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$/.test(prefix))
+    throw refuse(`--backups is '${url}': the prefix may have letters, digits, '-', '_', '.' and single slashes.`);
+  return { kind: 's3', options: s3OptionsOf({ bucket, prefix }, s3) };
+}
+
+function s3OptionsOf(
+  place: { bucket: string; prefix: string },
+  { endpoint, table }: { endpoint: string | null; table: Plain },
+): S3Options {
+  for (const [key, value] of Object.entries(table)) {
+    const shape = Object.hasOwn(S3_KEYS, key) ? S3_KEYS[key as keyof typeof S3_KEYS] : undefined;
+    if (shape === undefined) throw refuse(`unknown key 's3.${key}'. Known: ${Object.keys(S3_KEYS).join(', ')}.`);
+    // The value may be a secret.
+    if (typeof value !== (shape === 'text' ? 'string' : 'boolean'))
+      throw refuse(`s3.${key} must be ${shape === 'text' ? 'a text' : 'true or false'}.`);
+  }
+  const text = (key: keyof typeof S3_KEYS): string | null => (table[key] as string | undefined) ?? null;
+  const checksums = text('checksums') ?? 'supported';
+  if (checksums !== 'supported' && checksums !== 'required-only')
+    throw refuse(`s3.checksums is '${checksums}', but must be supported or required-only.`);
+  if (endpoint !== null && !/^https?:$/.test(URL.canParse(endpoint) ? new URL(endpoint).protocol : ''))
+    throw refuse(`--s3-endpoint is '${endpoint}', but must be an http or https URL.`);
+  const [accessKeyId, secretAccessKey] = [text('access_key_id'), text('secret_access_key')];
+  if ((accessKeyId === null) !== (secretAccessKey === null))
+    throw refuse('s3.access_key_id and s3.secret_access_key belong together: give both or none.');
+  return {
+    ...place,
+    endpoint,
+    region: text('region') ?? process.env['AWS_REGION'] ?? process.env['AWS_DEFAULT_REGION'] ?? 'us-east-1',
+    pathStyle: (table['path_style'] as boolean | undefined) ?? endpoint !== null,
+    caFile: text('ca_file'),
+    checksums,
+    credentials: accessKeyId === null || secretAccessKey === null ? null : { accessKeyId, secretAccessKey },
+  };
+}
+
+/** 64 hexadecimal digits in a file of their own, which backups of the configuration need not contain. */
+export function backupKeyOf(path: string | undefined): Buffer | null {
+  if (path === undefined) return null;
+  let content: string;
+  try {
+    content = readFileSync(path, 'utf8').trim();
+  } catch (error) {
+    throw refuse(`The backup key ${path} cannot be read: ${(error as Error).message}`);
+  }
+  if (!/^[0-9a-fA-F]{64}$/.test(content))
+    throw refuse(`${path} must hold 64 hexadecimal digits: openssl rand -hex 32.`);
+  return Buffer.from(content, 'hex');
+}
