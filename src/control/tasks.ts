@@ -13,7 +13,7 @@ import { KINDS, type TaskArgs, type TaskKindName } from './tasks/kinds.ts';
 
 /** Tasks that work at the same time. Each is a handful of calls into the backend, which orders its own commits. */
 const TASKS_AT_ONCE_MAX = 32;
-/** Of those that move the bytes of whole volumes; each takes about 100 MiB of memory meanwhile. */
+/** Of those that move the bytes of whole volumes; each takes some 150 MiB of memory meanwhile. */
 const LONG_TASKS_AT_ONCE_MAX = 2;
 /** A task that was under way at that many crashes is taken to be their cause. */
 const ATTEMPTS_MAX = 10;

@@ -9,6 +9,8 @@ import { findBackup, updateBackup } from '../../catalog/backups.ts';
 import { mergeMetadata } from '../../catalog/details.ts';
 import { updateVolume } from '../../catalog/volumes.ts';
 import { type Control, GIB } from '../control.ts';
+import { applyLimits } from '../limits.ts';
+import { requirePlace } from '../placement.ts';
 import { finish } from '../states.ts';
 import { taskKind } from './kind.ts';
 
@@ -36,7 +38,10 @@ export const restoreBackupTask = taskKind(RestoreBackupArgs, {
         path: `backup ${backupId}`,
         reason: `it has no manifest in ${backups.container}`,
       });
-    if (isNew) await backend.createVolume({ id: volumeId, sizeBytes: sizeGib * GIB, sourceId: null });
+    if (isNew) {
+      await requirePlace(control, volumeId);
+      await backend.createVolume({ id: volumeId, sizeBytes: sizeGib * GIB, sourceId: null });
+    }
     const mapped = await backend.map(volumeId);
     await backups.tracked({ backupId, work: 'restore' }, (onProgress) =>
       backups.data.write(volumeId, (target) =>
@@ -55,7 +60,9 @@ export const restoreBackupTask = taskKind(RestoreBackupArgs, {
       await updateVolume(writer, volumeId, { bootable: manifest.about.bootable ? 1 : 0 });
       await mergeMetadata(writer, { id: volumeId, scope: 'image' }, Object.entries(manifest.about.image_metadata));
     });
-    if (isNew) await exports.publishVolume(volumeId);
+    if (!isNew) return;
+    await applyLimits(control, volumeId);
+    await exports.publishVolume(volumeId);
   },
 
   async done(control, writer, args) {
