@@ -18,7 +18,7 @@ for (const name of S3_SERVERS) {
     });
 
     test('wrong keys, a missing bucket and a server that is gone are failures of the store, with its place', async () => {
-      const server = await startS3(name);
+      await using server = await startS3(name);
       const wrongKeys = new S3Objects({
         ...server.options,
         credentials: { accessKeyId: 'nobody', secretAccessKey: 'nothing at all' },
