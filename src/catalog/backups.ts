@@ -104,6 +104,11 @@ export async function backupsWithBase(reader: Reader, volumeId: string | null): 
   return narrowed.orderBy('data_timestamp', 'desc').orderBy('id').execute();
 }
 
+/** After the volume's snapshots are gone. */
+export async function forgetBases(writer: Writer, volumeId: string): Promise<void> {
+  await writer.updateTable('backups').set({ base_id: null }).where('volume_id', '=', volumeId).execute();
+}
+
 export async function backupsInStatus(reader: Reader, statuses: readonly string[]): Promise<BackupRow[]> {
   return reader.selectFrom('backups').selectAll().where('status', 'in', statuses).orderBy('created_at').execute();
 }

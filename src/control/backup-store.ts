@@ -13,7 +13,8 @@ import type { Control } from './control.ts';
 export type BackupOptions = {
   /** Where backups go, for people. */
   readonly container: string;
-  readonly open: () => Promise<Repository>;
+  /** Null: this daemon makes no backups. */
+  readonly open: (() => Promise<Repository>) | null;
   readonly data: DataAccess;
 };
 
@@ -29,7 +30,7 @@ export class BackupStore {
   readonly container: string;
   readonly data: DataAccess;
   readonly #control: Control;
-  readonly #open: () => Promise<Repository>;
+  readonly #open: (() => Promise<Repository>) | null;
   readonly #stop = new AbortController();
   readonly #progress = new Map<string, Progress>();
   #opened: Promise<Repository> | null = null;
@@ -48,8 +49,24 @@ export class BackupStore {
     return this.#stop.signal;
   }
 
-  repository(): Promise<Repository> {
-    this.#opened ??= this.#open().catch((error: unknown) => {
+  get isConfigured(): boolean {
+    return this.#open !== null;
+  }
+
+  /** Before work is accepted that could only fail. */
+  requireConfigured(): void {
+    this.#opener();
+  }
+
+  #opener(): () => Promise<Repository> {
+    if (this.#open !== null) return this.#open;
+    const reason = 'This daemon has no place for backups: start it with --backups file:DIR or s3://BUCKET/PREFIX.';
+    throw new Failure('objects_unavailable', { reason });
+  }
+
+  async repository(): Promise<Repository> {
+    const open = this.#opener();
+    this.#opened ??= open().catch((error: unknown) => {
       this.#opened = null;
       throw error;
     });
@@ -89,7 +106,17 @@ export class BackupStore {
     }
   }
 
-  /** The same, for what is repeated later anyway. */
+  /** All of a volume, before it goes itself: while one is left, so is the volume it belongs to. */
+  async removeBases(volumeId: string): Promise<void> {
+    const { backend, catalog, exports } = this.#control;
+    for (const { base_id: id } of await backupsWithBase(catalog.reader, volumeId)) {
+      if (id === null) continue;
+      await exports.withdraw(id);
+      await backend.delete(id);
+    }
+  }
+
+  /** The same as dropping, for what is repeated later anyway. */
   async dropBasesQuietly(volumeId: string | null): Promise<void> {
     try {
       await this.dropBases(volumeId);
@@ -104,6 +131,7 @@ export class BackupStore {
 
   /** Begins to collect what no backup needs. */
   collect(): void {
+    this.requireConfigured();
     if (this.#collection.state === 'running')
       throw new Failure('conflict', { reason: 'A collection is under way: wait for its end.' });
     if (this.signal.aborted) throw new Failure('shutting_down');

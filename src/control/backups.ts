@@ -18,9 +18,11 @@ import type { BackupRow, VolumeRow, Writer } from '../catalog/schema.ts';
 import { findType } from '../catalog/types.ts';
 import { findVolume, insertVolume, type Totals } from '../catalog/volumes.ts';
 import type { Progress } from './backup-store.ts';
+import { refuseWhileConnectable } from './connections.ts';
 import { type Control, refuseWhileConnected } from './control.ts';
 import type { Caller } from './policy.ts';
 import { charge, chargeBackup } from './quotas.ts';
+import { requireBackupService } from './services.ts';
 import { begin, initialStatus, resetStatus, visibleBackup, visibleSnapshot, visibleVolume } from './states.ts';
 import type { Task } from './tasks.ts';
 import { defaultType, isMultiattach } from './types.ts';
@@ -42,6 +44,7 @@ export type NewBackup = {
 
 export async function createBackup(control: Control, caller: Caller, wanted: NewBackup): Promise<Backup> {
   const { volumeId, snapshotId } = wanted;
+  await requireBackupService(control);
   const { row, task } = await control.catalog.write(async (writer) => {
     const volume = await visibleVolume(writer, caller, volumeId);
     requireZone(control, wanted.availabilityZone);
@@ -179,6 +182,7 @@ export async function deleteBackup(
   caller: Caller,
   { id, force }: { id: string; force: boolean },
 ): Promise<void> {
+  control.backups.requireConfigured();
   const task = await control.catalog.write(async (writer) => {
     const row = await visibleBackup(writer, caller, id);
     await begin(writer, { table: 'backups', id, action: force ? 'force-delete' : 'delete', nowUs: control.nowUs() });
@@ -207,6 +211,7 @@ export async function restoreBackup(
   wanted: { id: string; volumeId: string | null; name: string | null },
 ): Promise<Restored> {
   const { id, volumeId } = wanted;
+  await requireBackupService(control);
   if (volumeId !== null) {
     await visibleBackup(control.catalog.reader, caller, id);
     await visibleVolume(control.catalog.reader, caller, volumeId);
@@ -220,6 +225,7 @@ export async function restoreBackup(
       volumeId === null
         ? await newVolume(control, writer, { caller, row, name: wanted.name ?? `restore_backup_${id}`, nowUs })
         : await existingVolume(writer, { caller, row, volumeId, nowUs });
+    if (volumeId !== null) await refuseWhileConnectable(writer, { id: volumeId, code: 'wrong_state' });
     await begin(writer, { table: 'backups', id, action: 'restore', nowUs });
     const args = {
       backupId: id,
@@ -290,6 +296,7 @@ export async function acceptRestore(
   writer: Writer,
   { backupId, volume, caller }: { backupId: string; volume: VolumeRow; caller: Caller },
 ): Promise<Task> {
+  control.backups.requireConfigured();
   await begin(writer, { table: 'backups', id: backupId, action: 'restore', nowUs: control.nowUs() });
   const args = { backupId, volumeId: volume.id, sizeGib: volume.size_gib, isNew: true, action: 'create' as const };
   return control.tasks.accept(writer, { kind: 'restore-backup', subject: volume.id, args, caller });
@@ -300,6 +307,7 @@ export async function verifyBackup(
   caller: Caller,
   { id, depth }: { id: string; depth: Depth },
 ): Promise<void> {
+  control.backups.requireConfigured();
   const task = await control.catalog.write(async (writer) => {
     const row = await visibleBackup(writer, caller, id);
     if (row.status !== 'available') {

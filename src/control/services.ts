@@ -1,6 +1,7 @@
 /**
  * The services that this daemon is, by the names clients know, and what an administrator said of them: a disabled volume
- * service takes no new volumes, a frozen one is disabled too. All run in one process, so all are up or nobody answers.
+ * service takes no new volumes, a frozen one is disabled too. All run in one process, so all are up or nobody
+ * answers; but without a place for backups there is no backup service.
  */
 import { Failure } from '../base/errors.ts';
 import type { ServiceRow } from '../catalog/schema.ts';
@@ -15,9 +16,11 @@ export type Service = {
   readonly isDisabled: boolean;
   readonly disabledReason: string | null;
   readonly isFrozen: boolean;
+  readonly isUp: boolean;
 };
 
 export const VOLUME_SERVICE = 'cinder-volume';
+export const BACKUP_SERVICE = 'cinder-backup';
 const FROZEN = 'frozen';
 
 export async function listServices(control: Control, caller: Caller): Promise<Service[]> {
@@ -31,7 +34,7 @@ async function allServices(control: Control): Promise<Service[]> {
   return [
     { binary: 'cinder-scheduler', host },
     { binary: VOLUME_SERVICE, host: backendName(control) },
-    { binary: 'cinder-backup', host },
+    { binary: BACKUP_SERVICE, host },
   ].map(({ binary, host: on }) => {
     const said = rows.find((row) => row.binary === binary && row.host === on);
     return {
@@ -40,6 +43,7 @@ async function allServices(control: Control): Promise<Service[]> {
       isDisabled: said?.disabled === 1,
       disabledReason: said?.disabled_reason ?? null,
       isFrozen: said?.frozen === 1,
+      isUp: binary !== BACKUP_SERVICE || control.backups.isConfigured,
     };
   });
 }
@@ -61,6 +65,15 @@ export async function requireVolumeService(control: Control): Promise<void> {
   if (!service.isDisabled) return;
   const why = service.disabledReason === null ? '' : ` (${service.disabledReason})`;
   throw new Failure('no_backend', { reason: `${service.binary} on ${service.host} is disabled${why}.` });
+}
+
+/** No new backups, and no restores, while an administrator wants none or there is no place for them. */
+export async function requireBackupService(control: Control): Promise<void> {
+  control.backups.requireConfigured();
+  const service = (await allServices(control)).find(({ binary }) => binary === BACKUP_SERVICE);
+  if (service === undefined || !service.isDisabled) return;
+  const why = service.disabledReason === null ? '' : ` (${service.disabledReason})`;
+  throw new Failure('objects_unavailable', { reason: `${service.binary} on ${service.host} is disabled${why}.` });
 }
 
 export type ServiceName = { readonly binary: string; readonly host: string };

@@ -98,6 +98,8 @@ export const VOLUME = {
   revert: { from: ['available'], during: 'reverting', done: 'available', failed: 'error' },
   backup: { from: ['available'], during: 'backing-up', done: 'previous', failed: 'previous' },
   'backup-in-use': { from: ['available', 'in-use'], during: 'backing-up', done: 'previous', failed: 'previous' },
+  'fill-from-backup': { from: ['creating'], during: 'restoring-backup', done: 'available', failed: 'error' },
+  // After the line above: whose work is lost with its task, is told the more careful of the two.
   restore: { from: ['available'], during: 'restoring-backup', done: 'available', failed: 'error_restoring' },
   reserve: { from: ['available'], during: null, done: 'attaching', failed: 'previous' },
   'reserve-multiattach': { from: ['available', 'in-use'], during: null, done: 'attaching', failed: 'previous' },

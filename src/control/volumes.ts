@@ -65,6 +65,11 @@ const NOTHING: Metadata = new Map();
 
 export async function createVolume(control: Control, caller: Caller, wanted: NewVolume): Promise<Volume> {
   requireZone(control, wanted.availabilityZone);
+  // By this clients see later where it came from.
+  const metadata =
+    wanted.source?.kind === 'backup'
+      ? new Map([...wanted.metadata, ['src_backup_id', wanted.source.id] as const])
+      : wanted.metadata;
   const accepted = await control.catalog.write(async (writer) => {
     const origin = wanted.source === null ? null : await originOf(writer, caller, wanted.source);
     const type = await typeFor(writer, caller, { asked: wanted.type, origin });
@@ -103,7 +108,7 @@ export async function createVolume(control: Control, caller: Caller, wanted: New
       updated_at: null,
       group_id: groupId,
     });
-    await mergeMetadata(writer, { id: row.id, scope: 'user' }, wanted.metadata);
+    await mergeMetadata(writer, { id: row.id, scope: 'user' }, metadata);
     const args = { volumeId: row.id, sizeGib, sourceId: wanted.source?.id ?? null };
     const task =
       wanted.source?.kind === 'backup'
@@ -115,7 +120,7 @@ export async function createVolume(control: Control, caller: Caller, wanted: New
   // A second bearer of a name ends its publication.
   await control.exports.refreshName(wanted.name);
   const { row, typeName } = accepted;
-  return { row, typeName, metadata: wanted.metadata, imageMetadata: NOTHING, attachments: [] };
+  return { row, typeName, metadata, imageMetadata: NOTHING, attachments: [] };
 }
 
 type Origin = { readonly sizeGib: number; readonly typeId: string; readonly bootable: number; readonly what: string };

@@ -8,7 +8,8 @@ import type { S3Options } from '../objects/s3.ts';
 
 export type BackupTarget =
   | { readonly kind: 'folder'; readonly path: string }
-  | { readonly kind: 's3'; readonly options: S3Options };
+  | { readonly kind: 's3'; readonly options: S3Options }
+  | { readonly kind: 'none' };
 
 type Plain = Readonly<Record<string, unknown>>;
 
@@ -27,10 +28,11 @@ const S3_KEYS = {
 } as const;
 
 export function backupTargetOf(url: string, s3: { endpoint: string | null; table: Plain }): BackupTarget {
+  if (url === 'none') return { kind: 'none' };
   if (url.startsWith('file:') && url.length > 'file:'.length)
     return { kind: 'folder', path: resolve(url.slice('file:'.length).replace(/^\/\/(?=\/)/, '')) };
   const match = /^s3:\/\/([a-z0-9][a-z0-9.-]{1,62})(?:\/(.*))?$/.exec(url);
-  if (match === null) throw refuse(`--backups is '${url}', but must be file:DIR or s3://bucket/prefix.`);
+  if (match === null) throw refuse(`--backups is '${url}', but must be file:DIR, s3://bucket/prefix or none.`);
   const [, bucket = '', path = ''] = match;
   const prefix = path.replace(/\/+$/, '');
   if (prefix !== '' && !/^[A-Za-z0-9_-][A-Za-z0-9._-]*(\/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$/.test(prefix))

@@ -27,6 +27,7 @@ import type { ObjectStore } from '../objects/objects.ts';
 import { openAccess } from './access.ts';
 import type { Config } from './config.ts';
 import type { Access } from './config-access.ts';
+import type { BackupTarget } from './config-backups.ts';
 
 /** Threads that hash, compress and encrypt; they start when there is work. */
 const BACKUP_THREADS_MAX = 4;
@@ -109,7 +110,7 @@ export async function wire({ config, log, version, createBackend, onFatal }: Wir
       backups: {
         container: containerOf(config),
         data: new NbdData(backend, (name) => nbdUri(nearestOf(backend.nbdAddresses), name)),
-        open: () => openRepository(config, pool),
+        open: repositoryOf(config, pool),
       },
       newId: randomUUID,
       newSecret: () => randomBytes(16).toString('hex'),
@@ -160,12 +161,14 @@ export async function wire({ config, log, version, createBackend, onFatal }: Wir
   }
 }
 
-async function openRepository({ backups, backupKey }: Config, pool: ChunkPool): Promise<Repository> {
+/** How to open it; null where there is none. */
+function repositoryOf({ backups, backupKey }: Config, pool: ChunkPool): (() => Promise<Repository>) | null {
+  if (backups.kind === 'none') return null;
   const wrappingKey = backupKey === null ? null : wrappingKeyFrom(backupKey);
-  return Repository.open({ objects: await openObjects(backups), pool, wrappingKey, now: Date.now });
+  return async () => Repository.open({ objects: await openObjects(backups), pool, wrappingKey, now: Date.now });
 }
 
-async function openObjects(target: Config['backups']): Promise<ObjectStore> {
+async function openObjects(target: Exclude<BackupTarget, { kind: 'none' }>): Promise<ObjectStore> {
   if (target.kind === 'folder') return FolderObjects.open(target.path, Date.now());
   // Large, and of use to few: not read at a start without it.
   const { S3Objects } = await import('../objects/s3.ts');
@@ -179,7 +182,7 @@ function nearestOf(addresses: readonly string[]): string {
 
 /** As users see it: no path of this machine for them to guess by, but which bucket. */
 function containerOf({ backups }: Config): string {
-  if (backups.kind === 'folder') return 'backups';
+  if (backups.kind !== 's3') return 'backups';
   const { bucket, prefix } = backups.options;
   return prefix === '' ? bucket : `${bucket}/${prefix}`;
 }

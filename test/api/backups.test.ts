@@ -2,6 +2,8 @@
  * The Block Storage API's backups, asked as clients ask: codes, fields by microversion, lists, restores, records and
  * actions; and our own routes beside them.
  */
+import { rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { Api } from './api.ts';
 
@@ -147,10 +149,85 @@ test('a restore answers with the volume it fills, and a volume is made from a ba
   expect(made.status).toBe(202);
   await api.settle();
   expect(await api.status(made.body.volume.id)).toBe('available');
+  const { metadata } = (await api.ask('GET', `/v3/volumes/${made.body.volume.id}`)).body.volume;
+  expect(metadata).toEqual({ src_backup_id: id });
   expect([...api.world.backend.blocksOf(made.body.volume.id)]).toEqual([...api.world.backend.blocksOf(volume)]);
   const less = await api.ask('POST', '/v3/volumes', { body: { volume: { size: 1, backup_id: id } }, minor: 47 });
   expect(less.status).toBe(400);
   expect((await api.ask('POST', `/v3/backups/${UNKNOWN}/restore`, { body: { restore: {} } })).status).toBe(404);
+});
+
+test('a volume that is made from a backup is restoring-backup while it is filled', async () => {
+  const seen: unknown[] = [];
+  let isFilled = (): Promise<unknown> => Promise.resolve();
+  await using api = await Api.open({
+    aroundData: async (what) => {
+      if (what === 'write') seen.push(await isFilled());
+    },
+  });
+  const volume = await api.createVolume();
+  api.world.backend.write(volume, 0);
+  const id = await backup(api, volume);
+  const made = await api.ask('POST', '/v3/volumes', { body: { volume: { size: 1, backup_id: id } }, minor: 47 });
+  expect(made.body.volume.status).toBe('creating');
+  isFilled = () => api.status(made.body.volume.id);
+  await api.settle();
+  expect(new Set(seen)).toEqual(new Set(['restoring-backup']));
+  expect(await api.status(made.body.volume.id)).toBe('available');
+});
+
+test('work on backups that fails is told to the project by messages', async () => {
+  await using api = await Api.open();
+  const volume = await api.createVolume();
+  api.world.backend.write(volume, 0);
+  const id = await backup(api, volume);
+  const folder = join(api.world.folder, 'backups');
+  writeFileSync(join(folder, 'vol', volume, 'manifest', `${id}.json`), 'damaged');
+  const restored = await api.ask('POST', `/v3/backups/${id}/restore`, { body: { restore: {} } });
+  const made = await api.ask('POST', '/v3/volumes', { body: { volume: { size: 1, backup_id: id } }, minor: 47 });
+  expect([restored.status, made.status]).toEqual([202, 400]);
+  await api.settle();
+  const again = await api.ask('POST', '/v3/volumes', { body: { volume: { size: 1, backup_id: id } }, minor: 47 });
+  await api.settle();
+  expect(await api.status(restored.body.restore.volume_id)).toBe('error_restoring');
+  expect(await api.status(again.body.volume.id)).toBe('error');
+  rmSync(folder, { recursive: true });
+  writeFileSync(folder, 'in the way');
+  const failed = await backup(api, volume);
+  await api.ask('DELETE', `/v3/backups/${failed}`);
+  await api.settle();
+  const messages = async (of: string) => {
+    const { body } = await api.ask('GET', `/v3/messages?resource_uuid=${of}`, { minor: 71 });
+    return body.messages.map((message: Record<string, string>) => message['event_id']).sort();
+  };
+  expect(await messages(id)).toEqual(['VOLUME_VOLUME_BACKUP_015_026', 'VOLUME_VOLUME_BACKUP_015_026']);
+  expect(await messages(again.body.volume.id)).toEqual(['VOLUME_VOLUME_008_012']);
+  expect(await messages(failed)).toEqual(['VOLUME_VOLUME_BACKUP_013_020', 'VOLUME_VOLUME_BACKUP_014_025']);
+});
+
+test('without a place for backups, or while their service is disabled, none is accepted and the service says so', async () => {
+  await using api = await Api.open({ hasNoBackups: true });
+  const volume = await api.createVolume();
+  const service = async () => (await api.ask('GET', '/v3/os-services?binary=cinder-backup')).body.services[0];
+  const create = () => api.ask('POST', '/v3/backups', { body: { backup: { volume_id: volume } } });
+  expect(await service()).toMatchObject({ status: 'enabled', state: 'down' });
+  const refused = await create();
+  expect([refused.status, refused.body.serviceUnavailable.message]).toEqual([
+    503,
+    expect.stringContaining('--backups file:DIR'),
+  ]);
+  expect((await api.ask('POST', '/v3/quarry/backups/collect')).status).toBe(503);
+  expect((await api.ask('POST', '/v3/quarry/backups/rescan')).status).toBe(503);
+  await api.world.stop();
+  await using other = await Api.open();
+  const disk = await other.createVolume();
+  const name = { binary: 'cinder-backup', host: 'here' };
+  await other.ask('PUT', '/v3/os-services/disable-log-reason', { body: { ...name, disabled_reason: 'moving' } });
+  const second = await other.ask('POST', '/v3/backups', { body: { backup: { volume_id: disk } } });
+  expect([second.status, second.body.serviceUnavailable.message]).toEqual([503, expect.stringContaining('moving')]);
+  await other.ask('PUT', '/v3/os-services/enable', { body: name });
+  expect(await other.status(disk)).toBe('available');
+  await backup(other, disk);
 });
 
 test('administrators reset and force; records go out and come back', async () => {

@@ -48,6 +48,7 @@ function bodyFor({ method, url }: Route, { volume }: Objects): unknown {
     'PUT /snapshots/:id': { snapshot: { name: 'changed' } },
     'POST /snapshots/:id/action': { 'os-reset_status': { status: 'error' } },
     'PUT /volumes/:id/metadata/:key': { meta: { key: 'changed' } },
+    'POST /backups': { backup: { volume_id: volume, force: true } },
     'PUT /snapshots/:id/metadata/:key': { meta: { key: 'changed' } },
     'PUT /os-quota-sets/:target': { quota_set: { volumes: 5000 } },
     'PUT /os-quota-class-sets/:name': { quota_class_set: { volumes: 5000 } },

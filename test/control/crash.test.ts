@@ -105,6 +105,17 @@ const SCENARIOS: Readonly<Record<string, Scenario>> = {
     act: ({ control }, ids) => deleteGroup(control, CALLER, { id: ids.group, withVolumes: true }),
     isDone: ({ volumes, groups }) => Object.keys(volumes).length === 1 && Object.keys(groups).length === 0,
   },
+  'delete-group with a volume that has a backup': {
+    prepare: async (world) => {
+      const { group } = await groupOfTwo(world, { isConsistent: false });
+      const one = (await allVolumes(world.control.catalog.reader)).find(({ name }) => name === 'one');
+      await world.backup(one?.id ?? '');
+      return { group };
+    },
+    act: ({ control }, ids) => deleteGroup(control, CALLER, { id: ids.group, withVolumes: true }),
+    isDone: ({ volumes, groups, backups }) =>
+      Object.keys(volumes).length === 1 && Object.keys(groups).length === 0 && available(backups) === 1,
+  },
   'create-group-snapshot, one by one': {
     prepare: (world) => groupOfTwo(world, { isConsistent: false }),
     act: ({ control }, ids) => createGroupSnapshot(control, CALLER, { ...UNNAMED, groupId: ids.group }),

@@ -44,6 +44,8 @@ export type WorldOptions = {
   readonly now?: () => number;
   /** Called before each read or write of a volume's data. */
   readonly aroundData?: (what: 'read' | 'write') => Promise<void>;
+  /** Without a place for backups. */
+  readonly hasNoBackups?: boolean;
   /** Not started: as found on disk. */
   readonly isStarted?: boolean;
 };
@@ -95,13 +97,7 @@ export class World {
       backups: {
         container: 'backups',
         data: new MemoryData(this.backend, options.aroundData),
-        open: async () =>
-          Repository.open({
-            objects: await FolderObjects.open(join(this.folder, 'backups'), Date.now()),
-            pool: POOL,
-            wrappingKey: null,
-            now: Date.now,
-          }),
+        open: options.hasNoBackups === true ? null : () => this.#openRepository(),
       },
       newId: randomUUID,
       newSecret: () => randomBytes(16).toString('hex'),
@@ -111,6 +107,11 @@ export class World {
     this.backend.onEvent((event) => void control.backendEvent(event));
     this.#control = control;
     if (options.isStarted !== false) await control.start();
+  }
+
+  async #openRepository(): Promise<Repository> {
+    const objects = await FolderObjects.open(join(this.folder, 'backups'), Date.now());
+    return Repository.open({ objects, pool: POOL, wrappingKey: null, now: Date.now });
   }
 
   /** The process dies: nothing of it runs on, what it published is gone. */

@@ -124,7 +124,7 @@ function serviceView(
     host: service.host,
     zone,
     status: service.isDisabled ? 'disabled' : 'enabled',
-    state: 'up',
+    state: service.isUp ? 'up' : 'down',
     updated_at: updatedAt,
     disabled_reason: service.disabledReason,
     ...(minor >= 7 && { cluster: null }),

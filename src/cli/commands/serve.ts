@@ -19,7 +19,7 @@ export function addServeOptions(command: Command): Command {
     )
     .option('--insecure', 'allow --auth none on any address')
     .option('--catalog <url>', 'sqlite:PATH (default: sqlite:DIR/catalog.db)')
-    .option('--backups <url>', 'file:DIR or s3://BUCKET/PREFIX (default: file:DIR/backups)')
+    .option('--backups <url>', 'file:DIR, s3://BUCKET/PREFIX or none (default: file:DIR/backups)')
     .option('--s3-endpoint <url>', 'an S3 server other than Amazon')
     .option('--log-level <level>', 'how much is logged on standard error (default: info)')
     .option('--log-format <format>', 'json or pretty (default: pretty on a terminal)');

@@ -13,6 +13,7 @@ import { findType } from '../../catalog/types.ts';
 import { findVolume } from '../../catalog/volumes.ts';
 import type { ManifestAbout } from '../../format/backup-manifest.ts';
 import { type Control, GIB } from '../control.ts';
+import { noteFailure } from '../messages.ts';
 import { finish } from '../states.ts';
 import { taskKind } from './kind.ts';
 
@@ -77,9 +78,18 @@ export const createBackupTask = taskKind(CreateBackupArgs, {
     await end(control, writer, { args, outcome: 'done' });
   },
 
-  async failed(control, writer, args, reason) {
+  async failed(control, writer, args, reason, requestId) {
     await end(control, writer, { args, outcome: 'failed' });
-    await updateBackup(writer, args.backupId, { failure: reason });
+    const row = await updateBackup(writer, args.backupId, { failure: reason });
+    if (row === undefined) return;
+    await noteFailure(control, writer, {
+      projectId: row.project_id,
+      resource: 'VOLUME_BACKUP',
+      resourceId: row.id,
+      action: 'create_backup',
+      detail: 'backup_create_failed',
+      requestId,
+    });
   },
 
   async after(control, { volumeId }) {

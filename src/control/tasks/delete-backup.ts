@@ -4,6 +4,7 @@
 import { Type } from 'typebox';
 import { deleteBackup } from '../../backup/collect.ts';
 import { findBackup, removeBackup, updateBackup } from '../../catalog/backups.ts';
+import { noteFailure } from '../messages.ts';
 import { finish } from '../states.ts';
 import { taskKind } from './kind.ts';
 
@@ -26,10 +27,19 @@ export const deleteBackupTask = taskKind(DeleteBackupArgs, {
     await removeBackup(writer, backupId);
   },
 
-  async failed(control, writer, { backupId }, reason) {
+  async failed(control, writer, { backupId }, reason, requestId) {
     const nowUs = control.nowUs();
     await finish(writer, { table: 'backups', id: backupId, action: 'delete', nowUs, outcome: 'failed' });
-    await updateBackup(writer, backupId, { failure: reason });
+    const row = await updateBackup(writer, backupId, { failure: reason });
+    if (row === undefined) return;
+    await noteFailure(control, writer, {
+      projectId: row.project_id,
+      resource: 'VOLUME_BACKUP',
+      resourceId: backupId,
+      action: 'delete_backup',
+      detail: 'backup_delete_failed',
+      requestId,
+    });
   },
 
   async after() {},

@@ -2,6 +2,7 @@
  * Removes a group and its volumes, from the outside in: exports, backend, catalog.
  */
 import { Type } from 'typebox';
+import { forgetBases } from '../../catalog/backups.ts';
 import { findGroup, removeGroup, updateGroup } from '../../catalog/groups.ts';
 import { findVolume, removeVolume, updateVolume } from '../../catalog/volumes.ts';
 import { noteFailure } from '../messages.ts';
@@ -18,13 +19,17 @@ export const deleteGroupTask = taskKind(DeleteGroupArgs, {
 
   async run(control, { volumes }) {
     for (const { volumeId } of volumes) {
+      await control.backups.removeBases(volumeId);
       await control.exports.withdraw(volumeId);
       await control.backend.delete(volumeId);
     }
   },
 
   async done(_control, writer, { groupId, volumes }) {
-    for (const { volumeId } of volumes) await removeVolume(writer, volumeId);
+    for (const { volumeId } of volumes) {
+      await forgetBases(writer, volumeId);
+      await removeVolume(writer, volumeId);
+    }
     await removeGroup(writer, groupId);
   },
 

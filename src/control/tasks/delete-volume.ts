@@ -2,7 +2,7 @@
  * Removes a volume, and the snapshots that were to go with it, from the outside in: exports, backend, catalog.
  */
 import { Type } from 'typebox';
-import { backupsWithBase, updateBackup } from '../../catalog/backups.ts';
+import { forgetBases } from '../../catalog/backups.ts';
 import { removeSnapshot, updateSnapshot } from '../../catalog/snapshots.ts';
 import { findVolume, removeVolume, updateVolume } from '../../catalog/volumes.ts';
 import { noteFailure } from '../messages.ts';
@@ -19,10 +19,9 @@ export const deleteVolumeTask = taskKind(DeleteVolumeArgs, {
   locks: ({ volumeId, snapshotIds }) => ({ writes: [volumeId, ...snapshotIds], reads: [] }),
 
   async run(control, { volumeId, snapshotIds }) {
-    // Snapshots first, those kept for backups too: while one is left, so is the volume it belongs to.
-    const bases = await backupsWithBase(control.catalog.reader, volumeId);
-    const baseIds = bases.flatMap((row) => row.base_id ?? []);
-    for (const id of [...snapshotIds, ...baseIds, volumeId]) {
+    await control.backups.removeBases(volumeId);
+    // Snapshots first: while one is left, so is the volume it belongs to.
+    for (const id of [...snapshotIds, volumeId]) {
       await control.exports.withdraw(id);
       await control.backend.delete(id);
     }
@@ -30,7 +29,7 @@ export const deleteVolumeTask = taskKind(DeleteVolumeArgs, {
   },
 
   async done(_control, writer, { volumeId, snapshotIds }) {
-    for (const row of await backupsWithBase(writer, volumeId)) await updateBackup(writer, row.id, { base_id: null });
+    await forgetBases(writer, volumeId);
     for (const id of snapshotIds) await removeSnapshot(writer, id);
     await removeVolume(writer, volumeId);
   },

@@ -10,8 +10,9 @@ import { mergeMetadata } from '../../catalog/details.ts';
 import { updateVolume } from '../../catalog/volumes.ts';
 import { type Control, GIB } from '../control.ts';
 import { applyLimits } from '../limits.ts';
+import { noteFailure } from '../messages.ts';
 import { requirePlace } from '../placement.ts';
-import { finish } from '../states.ts';
+import { finish, tryBegin } from '../states.ts';
 import { taskKind } from './kind.ts';
 
 export const RestoreBackupArgs = Type.Object({
@@ -27,7 +28,7 @@ export const restoreBackupTask = taskKind(RestoreBackupArgs, {
   isLong: true,
   locks: ({ backupId, volumeId }) => ({ writes: [volumeId], reads: [backupId] }),
 
-  async run(control, { backupId, volumeId, sizeGib, isNew }) {
+  async run(control, { backupId, volumeId, sizeGib, isNew, action }) {
     const { backend, backups, catalog, exports, metrics } = control;
     const row = await findBackup(catalog.reader, backupId);
     if (row === undefined) throw new Failure('not_found', { kind: 'Backup', id: backupId });
@@ -42,6 +43,10 @@ export const restoreBackupTask = taskKind(RestoreBackupArgs, {
       await requirePlace(control, volumeId);
       await backend.createVolume({ id: volumeId, sizeBytes: sizeGib * GIB, sourceId: null });
     }
+    if (action === 'create')
+      await catalog.write((writer) =>
+        tryBegin(writer, { table: 'volumes', id: volumeId, action: 'fill-from-backup', nowUs: control.nowUs() }),
+      );
     const mapped = await backend.map(volumeId);
     await backups.tracked({ backupId, work: 'restore' }, (onProgress) =>
       backups.data.write(volumeId, (target) =>
@@ -69,10 +74,28 @@ export const restoreBackupTask = taskKind(RestoreBackupArgs, {
     await end(control, writer, { args, outcome: 'done' });
   },
 
-  async failed(control, writer, args, reason) {
+  async failed(control, writer, args, reason, requestId) {
     await end(control, writer, { args, outcome: 'failed' });
-    await updateVolume(writer, args.volumeId, { failure: reason });
-    await updateBackup(writer, args.backupId, { failure: reason });
+    const volume = await updateVolume(writer, args.volumeId, { failure: reason });
+    const backup = await updateBackup(writer, args.backupId, { failure: reason });
+    if (backup !== undefined)
+      await noteFailure(control, writer, {
+        projectId: backup.project_id,
+        resource: 'VOLUME_BACKUP',
+        resourceId: backup.id,
+        action: 'restore_backup',
+        detail: 'backup_restore_failed',
+        requestId,
+      });
+    if (volume !== undefined && args.action === 'create')
+      await noteFailure(control, writer, {
+        projectId: volume.project_id,
+        resource: 'VOLUME',
+        resourceId: volume.id,
+        action: 'create_volume',
+        detail: 'create_failed',
+        requestId,
+      });
   },
 
   async after(control, { volumeId }) {
@@ -90,6 +113,11 @@ async function end(
 ): Promise<void> {
   const { args, outcome } = ending;
   const nowUs = control.nowUs();
-  await finish(writer, { table: 'volumes', id: args.volumeId, action: args.action, nowUs, outcome });
+  const volume = { table: 'volumes', id: args.volumeId, nowUs, outcome } as const;
+  if (args.action === 'restore') await finish(writer, { ...volume, action: 'restore' });
+  // It may have failed before the volume was there to be filled.
+  else
+    (await finish(writer, { ...volume, action: 'fill-from-backup' })) ??
+      (await finish(writer, { ...volume, action: 'create' }));
   await finish(writer, { table: 'backups', id: args.backupId, action: 'restore', nowUs, outcome });
 }
