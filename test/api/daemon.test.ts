@@ -169,7 +169,7 @@ describe('settings', () => {
     [{ auth: 'magic' }, 'bad_request', "--auth is 'magic'"],
     [{ catalog: 'postgres://db/x' }, 'not_supported', 'not built yet'],
     [{ catalog: 'x.db' }, 'bad_request', 'sqlite:PATH'],
-    [{ backups: 'ftp://bucket' }, 'bad_request', 'file:DIR or s3://bucket/prefix'],
+    [{ backups: 'ftp://bucket' }, 'bad_request', 'file:DIR, s3://bucket/prefix or none'],
     [{ backups: 's3://bucket/a//b' }, 'bad_request', 'single slashes'],
     [{ backups: 's3://bucket', s3Endpoint: 'here' }, 'bad_request', "--s3-endpoint is 'here'"],
     [{ api: '0.0.0.0:8776' }, 'bad_request', 'or say --insecure'],
