@@ -85,7 +85,9 @@ impl View {
 }
 
 pub struct Leaf {
-    entries: Box<[AtomicU64]>,
+    /// Made by the first entry that is not a hole: a TRIM or a look at a range goes through leaves of a thin volume by the million
+    /// (64 TiB in one request with extended headers), and most of them hold nothing.
+    entries: OnceLock<Box<[AtomicU64]>>,
     bases: OnceLock<Box<[AtomicU64]>>,
     generation: AtomicU32,
     own_lock: Mutex<()>,
@@ -98,15 +100,17 @@ impl Leaf {
             return None;
         }
         let (entries_bytes, rest) = page.split_at(LEAF_BASES_OFFSET);
-        let mut entries: Vec<AtomicU64> = Vec::with_capacity(LEAF_ENTRIES);
-        for chunk in entries_bytes.as_chunks::<8>().0 {
-            // The only flag that comes from the engine is OWN, bit 0 of the flags word.
-            entries.push(AtomicU64::new(
-                u64::from_le_bytes(*chunk) & (Entry::OWN | (Entry::OWN - 1)),
-            ));
+        let entries = OnceLock::new();
+        if entries_bytes.iter().any(|byte| *byte != 0) {
+            let decoded = entries_bytes.as_chunks::<8>().0.iter().map(|chunk| {
+                // The only flag that comes from the engine is OWN, bit 0 of the flags word.
+                AtomicU64::new(u64::from_le_bytes(*chunk) & (Entry::OWN | (Entry::OWN - 1)))
+            });
+            // Cannot be set already: it is new.
+            let _ = entries.set(decoded.collect());
         }
         let leaf = Leaf {
-            entries: entries.into_boxed_slice(),
+            entries,
             bases: OnceLock::new(),
             generation: AtomicU32::new(generation),
             own_lock: Mutex::new(()),
@@ -136,15 +140,23 @@ impl Leaf {
         reason = "position is an index modulo LEAF_ENTRIES, the slice's length"
     )]
     fn slot(&self, position: usize) -> &AtomicU64 {
-        &self.entries[position % LEAF_ENTRIES]
+        let entries = self.entries.get_or_init(holes);
+        &entries[position % LEAF_ENTRIES]
     }
 
     pub fn generation(&self) -> u32 {
         self.generation.load(Ordering::Acquire)
     }
 
+    #[allow(
+        clippy::indexing_slicing,
+        reason = "position is taken modulo LEAF_ENTRIES, the slice's length"
+    )]
     pub fn entry(&self, position: usize) -> Entry {
-        Entry(self.slot(position).load(Ordering::Acquire))
+        match self.entries.get() {
+            Some(entries) => Entry(entries[position % LEAF_ENTRIES].load(Ordering::Acquire)),
+            None => Entry::HOLE,
+        }
     }
 
     /// Entry and base that belong together, without a lock: the entry is read again after the base.
@@ -180,9 +192,7 @@ impl Leaf {
         reason = "position is taken modulo LEAF_ENTRIES, the slice's length"
     )]
     fn set_base(&self, position: usize, base: Base) {
-        let bases = self
-            .bases
-            .get_or_init(|| (0..LEAF_ENTRIES).map(|_| AtomicU64::new(0)).collect());
+        let bases = self.bases.get_or_init(holes);
         bases[position % LEAF_ENTRIES].store(base.0, Ordering::Release);
     }
 
@@ -211,11 +221,15 @@ impl Leaf {
         if self.generation() == generation {
             return;
         }
-        for entry in &self.entries {
+        for entry in self.entries.get().into_iter().flatten() {
             entry.fetch_and(!Entry::OWN, Ordering::Relaxed);
         }
         self.generation.store(generation, Ordering::Release);
     }
+}
+
+fn holes() -> Box<[AtomicU64]> {
+    (0..LEAF_ENTRIES).map(|_| AtomicU64::new(0)).collect()
 }
 
 struct Branch {
@@ -338,5 +352,23 @@ mod tests {
         leaf.adopt(6);
         assert!(!leaf.view(1).entry.has(Entry::OWN));
         assert!(Leaf::decode(&page[1..], 5).is_none());
+    }
+
+    /// One TRIM of 64 TiB once took 8 GiB of memory for entries that are all holes.
+    #[test]
+    fn a_leaf_of_holes_takes_memory_for_its_entries_only_when_one_is_stored() {
+        for page in [vec![0u8; LEAF_BASES_OFFSET], vec![0u8; LEAF_BYTES]] {
+            let leaf = Leaf::decode(&page, 5).expect("a valid length");
+            leaf.adopt(6);
+            assert!((0..LEAF_ENTRIES).all(|position| leaf.entry(position).is_hole()));
+            assert_eq!(leaf.view(7).visible(), 0);
+            assert!(leaf.entries.get().is_none());
+            leaf.store(7, Entry::new(9, 1, Entry::OWN), Base::NONE);
+            assert_eq!(leaf.entry(7), Entry::new(9, 1, Entry::OWN));
+            assert!(leaf.entry(6).is_hole() && leaf.entry(8).is_hole());
+            leaf.adopt(7);
+            assert!(!leaf.entry(7).has(Entry::OWN));
+        }
+        assert!(std::mem::size_of::<Leaf>() <= 64);
     }
 }
