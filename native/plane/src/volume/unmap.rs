@@ -9,6 +9,16 @@ use crate::map::{
 };
 use std::sync::atomic::Ordering;
 
+/// Where a piece ends that may reach the end of the volume: the rest of the last block belongs to what is before it. Not the blocks
+/// behind: the volume may grow meanwhile, and somebody write there.
+fn end_of(piece: Piece, size: u64) -> u64 {
+    if piece.index * EXTENT_BYTES + piece.end >= size {
+        piece.end.next_multiple_of(BLOCK_BYTES)
+    } else {
+        piece.end
+    }
+}
+
 impl Volume {
     /// Makes blocks of a range holes. With `edges`, bytes in partial blocks become zeros too.
     pub(super) fn try_unmap(
@@ -25,9 +35,7 @@ impl Volume {
         for piece in pieces(offset + *done, length - *done) {
             let leaf_index = (piece.index / LEAF_ENTRIES as u64) as u32;
             let leaf = map.leaf(leaf_index).ok_or(Stop::NeedLeaf(leaf_index))?;
-            // What lies behind the end of the volume belongs to its last block.
-            let is_at_end = piece.index * EXTENT_BYTES + piece.end >= size;
-            let end = if is_at_end { EXTENT_BYTES } else { piece.end };
+            let end = end_of(piece, size);
             self.unmap_piece(leaf, generation, Piece { end, ..piece }, edges, patience)?;
             *done += piece.end - piece.start;
         }
@@ -114,5 +122,26 @@ impl Volume {
             zeros,
             patience,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A TRIM of the last block once took everything up to the end of the extent. With the size from before a growth, that was what
+    /// another connection had written behind the old end and been told was there.
+    #[test]
+    fn an_unmap_at_the_end_takes_the_rest_of_its_block_and_no_further_block() {
+        let piece = |start, end| Piece {
+            index: 3,
+            start,
+            end,
+        };
+        let size = 3 * EXTENT_BYTES + 2 * BLOCK_BYTES;
+        assert_eq!(end_of(piece(0, 2 * BLOCK_BYTES), size), 2 * BLOCK_BYTES);
+        assert_eq!(end_of(piece(0, 5000), size - 3192), 2 * BLOCK_BYTES);
+        assert_eq!(end_of(piece(0, 5000), size), 5000);
+        assert_eq!(end_of(piece(0, EXTENT_BYTES), size), EXTENT_BYTES);
     }
 }
