@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
@@ -217,6 +217,8 @@ impl Tls {
             if done > 0 || state.is_ended {
                 return Ok(done);
             }
+            // Records without data can come without end: whoever completes a request must not wait for that.
+            MutexGuard::bump(&mut state);
             // A client that goes without saying so has still sent only whole requests, or one that is not whole.
             if state.fill(&self.socket)? == 0 {
                 return Ok(0);
