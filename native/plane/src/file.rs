@@ -27,7 +27,13 @@ pub struct ExtentFile {
     /// For syncs beside the first.
     others: [OnceLock<File>; SYNCS_MAX - 1],
     poisoned: AtomicBool,
+    #[cfg(test)]
+    pub(crate) before_sync: OnceLock<BeforeSync>,
 }
+
+/// What a test does in place of a disk that fails: called with the slot of each sync, which it can hold up and give an error.
+#[cfg(test)]
+pub(crate) type BeforeSync = Box<dyn Fn(usize) -> Result<(), Errno> + Send + Sync>;
 
 /// Where an extent lies.
 pub fn offset_of(extent: u32) -> u64 {
@@ -165,7 +171,7 @@ impl ExtentFile {
             return Err(Errno::IO);
         };
         loop {
-            match rustix::fs::fdatasync(file) {
+            match self.fdatasync(slot, file) {
                 Ok(()) => return Ok(()),
                 Err(Errno::INTR) => {}
                 Err(error) => {
@@ -174,6 +180,19 @@ impl ExtentFile {
                 }
             }
         }
+    }
+
+    #[cfg(not(test))]
+    fn fdatasync(&self, _slot: usize, file: &File) -> Result<(), Errno> {
+        rustix::fs::fdatasync(file)
+    }
+
+    #[cfg(test)]
+    fn fdatasync(&self, slot: usize, file: &File) -> Result<(), Errno> {
+        if let Some(before) = self.before_sync.get() {
+            before(slot)?;
+        }
+        rustix::fs::fdatasync(file)
     }
 
     pub fn allocate(&self, offset: u64, length: u64) -> Result<(), Errno> {
@@ -240,6 +259,8 @@ impl FileTable {
             file: OnceLock::new(),
             others: Default::default(),
             poisoned: AtomicBool::new(false),
+            #[cfg(test)]
+            before_sync: OnceLock::new(),
         })));
         true
     }

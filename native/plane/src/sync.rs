@@ -113,42 +113,4 @@ impl Volume {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::Arc;
-    use std::sync::atomic::AtomicUsize;
-
-    fn waiter(count: &Arc<AtomicUsize>) -> Vec<Completion> {
-        let count = Arc::clone(count);
-        vec![Box::new(move |_| {
-            count.fetch_add(1, Ordering::SeqCst);
-        })]
-    }
-
-    #[test]
-    fn syncs_are_answered_in_the_order_of_their_claims_and_share_what_is_not_synced_yet() {
-        let count = Arc::default();
-        let mut syncs = Syncs::default();
-        let (first, second) = (syncs.take_slot().unwrap(), syncs.take_slot().unwrap());
-        assert_eq!(syncs.claim(second, vec![7, 3]), [3, 7]);
-        assert_eq!(syncs.claim(first, vec![9]), [3, 7, 9]);
-        assert!(syncs.end(first, waiter(&count)).is_empty());
-        // The slot is free for the next while the answer waits.
-        let third = syncs.take_slot().unwrap();
-        assert_eq!(third, first);
-        assert_eq!(syncs.claim(third, vec![]), [3, 7]);
-        assert_eq!(syncs.end(second, waiter(&count)).len(), 2);
-        assert!(!syncs.is_empty());
-        assert_eq!(syncs.end(third, waiter(&count)).len(), 1);
-        assert!(syncs.is_empty());
-    }
-
-    #[test]
-    fn there_are_as_many_slots_as_descriptors() {
-        let mut syncs = Syncs::default();
-        for _ in 0..SYNCS_MAX {
-            assert!(syncs.take_slot().is_some());
-        }
-        assert_eq!(syncs.take_slot(), None);
-    }
-}
+mod tests;
