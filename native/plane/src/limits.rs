@@ -39,6 +39,8 @@ pub const CHANGED_CONTEXTS_MAX: usize = 8;
 /// Of a range that a block status asks about, so much is looked at: with extended headers it may be the whole volume, and looking
 /// means having the map in memory (8 KiB per 32 MiB).
 pub const STATUS_BYTES_MAX: u64 = 64 << 30;
+/// As much of a range is fetched for a CACHE, which is advice: no more than requests with compact headers can ask for.
+pub const CACHE_BYTES_MAX: u64 = 4 << 30;
 /// Beyond this on an io thread: a millisecond's work when the map is resident.
 pub const INLINE_STATUS_BYTES_MAX: u64 = 4 << 30;
 /// Descriptors in one block status reply; the client asks again for the rest.

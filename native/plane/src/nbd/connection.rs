@@ -227,7 +227,7 @@ impl Connection {
     fn hand_over(&self, request: Request, payload: Buffer) {
         let outgoing = Arc::clone(&self.executor.outgoing);
         let contexts = Arc::clone(&self.executor.contexts);
-        let memory = memory_of(&request);
+        let memory = memory_of(&request, contexts.len());
         outgoing.begin(memory);
         let panics = Arc::clone(&self.panics);
         let job = move || {

@@ -12,10 +12,10 @@ use super::wire::{
 use crate::backing::{Backing, IoError, Patience, Run, ZeroOptions};
 use crate::error::{self, Refusal};
 use crate::limits::{
-    DESCRIPTORS_MAX, INLINE_BYTES_MAX, INLINE_STATUS_BYTES_MAX, INLINE_UNMAP_BYTES_MAX,
-    PIECE_BYTES, READ_PIECE_BYTES, REQUEST_BYTES_MAX, STATUS_BYTES_MAX,
+    CACHE_BYTES_MAX, DESCRIPTORS_MAX, INLINE_BYTES_MAX, INLINE_STATUS_BYTES_MAX,
+    INLINE_UNMAP_BYTES_MAX, PIECE_BYTES, READ_PIECE_BYTES, REQUEST_BYTES_MAX, STATUS_BYTES_MAX,
 };
-use crate::map::EXTENT_BYTES;
+use crate::map::{BLOCK_BYTES, EXTENT_BYTES};
 use crate::stats::ExportStats;
 
 pub struct Executor {
@@ -190,7 +190,11 @@ fn in_pieces(request: &Request, outgoing: &Outgoing, patience: Patience) -> Resu
         command::CACHE => backing.cache(offset, length, patience),
         _ => backing.zero(offset, length, options, patience),
     };
-    let (mut offset, length) = (request.offset, request.length);
+    let mut offset = request.offset;
+    let length = match request.command {
+        command::CACHE => request.length.min(CACHE_BYTES_MAX),
+        _ => request.length,
+    };
     // What only changes the map is quick; zeros that are written and pages that are asked for are not.
     let is_slow =
         request.command == command::CACHE || (options.keep_allocated && !options.only_fast);
@@ -490,12 +494,55 @@ fn validate(request: &Request, size: u64, read_only: bool, style: Style) -> Resu
     }
 }
 
-/// What a reply of this request takes in memory while it is done elsewhere.
-pub fn memory_of(request: &Request) -> usize {
-    match request.command {
-        command::READ | command::WRITE => {
-            request.length.min(u64::from(REQUEST_BYTES_MAX)) as usize + EXTENDED_CHUNK_BYTES
-        }
-        _ => EXTENDED_CHUNK_BYTES,
+fn descriptors_max(request: &Request) -> usize {
+    if request.flags & command_flag::REQ_ONE != 0 {
+        return 1;
+    }
+    if request.flags & command_flag::PAYLOAD_LEN != 0 {
+        // The length that counts is in the payload.
+        return DESCRIPTORS_MAX;
+    }
+    // Both ends may lie inside of a block.
+    let blocks = request.length / BLOCK_BYTES + 2;
+    blocks.min(DESCRIPTORS_MAX as u64) as usize
+}
+
+/// The wider ones, of extended replies.
+const DESCRIPTOR_BYTES: usize = 16;
+
+/// What a reply of this request takes in memory at most while it is done elsewhere.
+pub fn memory_of(request: &Request, contexts: usize) -> usize {
+    let replied = match request.command {
+        command::READ | command::WRITE => request.length.min(u64::from(REQUEST_BYTES_MAX)) as usize,
+        command::BLOCK_STATUS => contexts * descriptors_max(request) * DESCRIPTOR_BYTES,
+        _ => 0,
+    };
+    replied + EXTENDED_CHUNK_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 256 of them, for a client that reads nothing, once took a gigabyte: they were counted as 32 bytes each.
+    #[test]
+    fn a_block_status_done_elsewhere_counts_as_much_as_its_reply_may_take() {
+        let status = |flags, length| Request {
+            flags,
+            command: command::BLOCK_STATUS,
+            cookie: 1,
+            offset: 0,
+            length,
+            asked_offset: 0,
+        };
+        let whole = DESCRIPTORS_MAX * DESCRIPTOR_BYTES;
+        let header = EXTENDED_CHUNK_BYTES;
+        assert_eq!(memory_of(&status(0, 1 << 40), 1), whole + header);
+        assert_eq!(memory_of(&status(0, 1 << 40), 9), 9 * whole + header);
+        assert_eq!(memory_of(&status(0, 4096), 2), 2 * 3 * 16 + header);
+        let one = status(command_flag::REQ_ONE, 1 << 40);
+        assert_eq!(memory_of(&one, 2), 2 * 16 + header);
+        let chosen = status(command_flag::PAYLOAD_LEN, 12);
+        assert_eq!(memory_of(&chosen, 1), whole + header);
     }
 }

@@ -222,3 +222,17 @@ fn a_read_in_pieces_repeats_the_offset_it_was_asked_with() {
     }
     assert!(chunks > 1 && found == bytes);
 }
+
+/// It once went through all of a volume of many terabytes, and had its whole map in memory at the end.
+#[test]
+fn a_cache_of_a_whole_volume_fetches_no_more_than_compact_headers_could_ask_for() {
+    let fixture = fixture_with(Limits::default(), 16 << 30);
+    fixture.memory.script(|_| ());
+    let mut client = ready(&fixture, &[]);
+    assert_eq!(client.extended_errno(0, CACHE, 0, 16 << 30), 0);
+    assert_eq!(fixture.memory.script(|script| script.cached), 4 << 30);
+    assert_eq!(client.extended_errno(0, CACHE, 4096, 5 << 20), 0);
+    let all = (4 << 30) + (5 << 20);
+    assert_eq!(fixture.memory.script(|script| script.cached), all);
+    assert_eq!(client.extended_errno(0, CACHE, 1, 16 << 30), EINVAL);
+}

@@ -46,6 +46,8 @@ pub struct Script {
     pub snapshots: Vec<(SnapshotId, Vec<Range<u64>>)>,
     pub writes: Vec<(u64, usize)>,
     pub flushes: usize,
+    /// Bytes that were asked to be fetched.
+    pub cached: u64,
 }
 
 impl Script {
@@ -325,7 +327,9 @@ impl Backing for Memory {
     }
 
     fn cache(&self, offset: u64, length: u64, patience: Patience) -> Result<(), IoError> {
-        self.pass(offset, length, patience)
+        self.pass(offset, length, patience)?;
+        self.note(|script| script.cached += length);
+        Ok(())
     }
 
     fn flush(&self, done: Completion) {
