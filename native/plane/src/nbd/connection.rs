@@ -5,6 +5,7 @@
 //! for its turn when the volume's speed is limited, or, when too much is outstanding, for completions. Closing the socket
 //! stops it.
 
+mod end;
 mod pace;
 
 use std::os::fd::OwnedFd;
@@ -420,35 +421,6 @@ impl Connection {
             outgoing.clear_wake();
         }
         Ok(socket.revents())
-    }
-
-    /// Requests that are done elsewhere are still answered, if the client reads.
-    fn finish(&mut self) {
-        let outgoing = Arc::clone(&self.executor.outgoing);
-        if !self.replies.is_empty() && outgoing.send(&mut self.replies).is_err() {
-            return;
-        }
-        let patience = Timespec {
-            tv_sec: 5,
-            tv_nsec: 0,
-        };
-        outgoing.watch(true);
-        while let Ok(is_sent) = outgoing.send_queued() {
-            if is_sent && outgoing.outstanding() == 0 {
-                return;
-            }
-            let wanted = if is_sent {
-                PollFlags::empty()
-            } else {
-                PollFlags::OUT
-            };
-            let Ok(ready) = self.wait(wanted, Some(&patience)) else {
-                return;
-            };
-            if is_gone(ready) || (!is_sent && !ready.contains(PollFlags::OUT)) {
-                return;
-            }
-        }
     }
 }
 

@@ -343,3 +343,42 @@ fn the_rest_of_a_read_from_another_thread_never_overtakes_its_first_piece() {
         }
     }
 }
+
+/// Each reply that came from elsewhere was taken for the time-out of a client that does not read: the connection ended in the middle of
+/// what was not sent yet. The fuzzer found it.
+#[test]
+fn after_disc_replies_that_do_not_fit_the_socket_are_sent_whatever_else_is_completed_meanwhile() {
+    const LENGTH: u32 = 12 << 20;
+    const FLUSHES: u64 = 100;
+    let fixture = fixture_with(Limits::default(), 16 << 20);
+    fixture.memory.script(|script| {
+        script.slow = Some(0..4096);
+        script.holds_flushes = true;
+    });
+    let mut client = Client::ready(&fixture.path, false);
+    let flushes = (1..=FLUSHES).flat_map(|number| request(0, FLUSH, number, 0, 0));
+    client.say(&request(0, READ, 0, 0, LENGTH));
+    client.say(&flushes.collect::<Vec<u8>>());
+    client.say(&request(0, DISC, 0, 0, 0));
+    fixture
+        .memory
+        .wait_until(|script| script.waiting == 1 && script.held_flushes.len() == FLUSHES as usize);
+    fixture.memory.script(|script| script.slow = None);
+    eventually("the reply is under way", || {
+        rustix::io::ioctl_fionread(&client.stream).unwrap() > 0
+    });
+    let held = (fixture.memory).script(|script| std::mem::take(&mut script.held_flushes));
+    for flush in held {
+        flush(Ok(()));
+        // Each wakes the connection's thread by itself, or all but a few do.
+        for _ in 0..100 {
+            std::thread::yield_now();
+        }
+    }
+    assert_eq!(client.reply().cookie(), 0);
+    client.take(LENGTH as usize);
+    for number in 1..=FLUSHES {
+        assert_eq!(client.reply().cookie(), number);
+    }
+    client.assert_closed();
+}
