@@ -20,6 +20,8 @@ const FAST = ['base', 'format', 'journal', 'engine', 'model', 'catalog', 'contro
 /** Those whose runs depend on a seed, so that running them again finds new things. */
 const SEEDED = ['model', 'engine', 'crash'];
 const SOAK_SECONDS = 600;
+/** Of each pass of a soak: the fuzzer of the NBD server. */
+const FUZZ_SECONDS = 60;
 
 // ---- peers -------------------------------------------------------------------------------------------------------
 
@@ -132,12 +134,13 @@ async function runChecks(tally) {
 }
 
 /** cargo prints one `test result:` line per test program. */
-async function runCargo(tally, args) {
+async function runCargo(tally, args, env = process.env) {
   const child = spawn(
     'cargo',
     ['test', '--manifest-path', 'native/Cargo.toml', '--workspace', '--no-fail-fast', ...args],
     {
       cwd: ROOT,
+      env,
       stdio: ['ignore', 'pipe', 2],
     },
   );
@@ -258,7 +261,14 @@ export async function soak([seconds = String(SOAK_SECONDS)]) {
       present.flatMap((name) => ['--project', name]),
       env,
     );
-    if (tally.failed > 0)
+    const vitestFailed = tally.failed > 0;
+    const left = Math.ceil((until - Date.now()) / 1000);
+    if (!vitestFailed && left > 0) {
+      // It says by itself where it leaves an input that fails.
+      const seconds = String(Math.min(FUZZ_SECONDS, left));
+      await runCargo(tally, ['--test', 'fuzz'], { ...process.env, QUARRY_FUZZ_SECONDS: seconds });
+    }
+    if (vitestFailed)
       process.stdout.write(
         `soak: repeat with QUARRY_SEED=${seed} QUARRY_SOAK=1 npm test -- ${present.map((name) => `--project ${name}`).join(' ')}\n`,
       );
