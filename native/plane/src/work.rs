@@ -1,4 +1,5 @@
-//! Threads for work that waits for a disk: started when there is something to do, gone when idle for a while. Fair by owner:
+//! Threads for work that waits for a disk: started when there is something to do, gone when idle for a while, all but the last: whoever
+//! submits a job may not be able to start one later (a container's limit, with thousands of connections). Fair by owner:
 //! owners with work take turns, and none has more than its share of the threads, so that one whose jobs are slow does not hold up
 //! the others. Knows nothing of what the jobs do.
 //!
@@ -30,6 +31,8 @@ struct State {
     ring: VecDeque<u64>,
     threads: usize,
     idle: usize,
+    /// Nobody can submit any more.
+    is_over: bool,
 }
 
 impl State {
@@ -71,11 +74,14 @@ impl State {
     }
 }
 
-pub struct Workers {
+pub struct Workers(Arc<Pool>);
+
+struct Pool {
     name: &'static str,
     threads_max: usize,
     /// Threads that one owner's jobs have at most.
     share: usize,
+    idle_max: Duration,
     state: Mutex<State>,
     ready: Condvar,
 }
@@ -88,16 +94,39 @@ impl Workers {
     }
 
     pub fn with_share(name: &'static str, threads_max: usize, share: usize) -> Arc<Workers> {
-        Arc::new(Workers {
+        Workers::with_idle(name, threads_max, share, IDLE_MAX)
+    }
+
+    fn with_idle(
+        name: &'static str,
+        threads_max: usize,
+        share: usize,
+        idle_max: Duration,
+    ) -> Arc<Workers> {
+        Arc::new(Workers(Arc::new(Pool {
             name,
             threads_max,
             share: share.clamp(1, threads_max),
+            idle_max,
             state: Mutex::default(),
             ready: Condvar::new(),
-        })
+        })))
     }
 
-    pub fn submit(self: &Arc<Self>, owner: u64, job: Job) {
+    pub fn submit(&self, owner: u64, job: Job) {
+        self.0.submit(owner, job);
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.0.state.lock().is_over = true;
+        self.0.ready.notify_all();
+    }
+}
+
+impl Pool {
+    fn submit(self: &Arc<Self>, owner: u64, job: Job) {
         let mut state = self.state.lock();
         if !state.push(owner, job, self.share) {
             // Its share is busy: whichever of its jobs ends first makes room.
@@ -119,17 +148,18 @@ impl Workers {
         state.threads += 1;
         let number = state.threads;
         drop(state);
-        let workers = Arc::clone(self);
+        let pool = Arc::clone(self);
         let started = std::thread::Builder::new()
             .name(format!("{}-{number}", self.name))
             .stack_size(256 << 10)
-            .spawn(move || workers.run());
+            .spawn(move || pool.run());
         if started.is_err() {
             self.do_without();
         }
     }
 
-    /// No thread could be started. Without any the job would wait for ever: it is done here, late rather than never.
+    /// No thread could be started. Without any the job would wait for ever: it is done here, late rather than never. Only a pool
+    /// that never had one comes to this: a job may wait for its caller to leave the volume.
     fn do_without(&self) {
         let mut state = self.state.lock();
         state.threads -= 1;
@@ -156,9 +186,15 @@ impl Workers {
                 continue;
             }
             state.idle += 1;
-            let timed_out = self.ready.wait_for(&mut state, IDLE_MAX).timed_out();
+            let mut has_waited_enough = state.is_over;
+            if !has_waited_enough && state.threads > 1 {
+                has_waited_enough = self.ready.wait_for(&mut state, self.idle_max).timed_out();
+            } else if !has_waited_enough {
+                self.ready.wait(&mut state);
+            }
             state.idle -= 1;
-            if timed_out && state.ring.is_empty() {
+            let is_needed = state.threads == 1 && !state.is_over;
+            if has_waited_enough && state.ring.is_empty() && !is_needed {
                 state.threads -= 1;
                 break;
             }
@@ -185,6 +221,7 @@ impl Drop for AbortOnPanic {
 mod tests {
     use super::*;
     use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::time::Instant;
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -197,6 +234,14 @@ mod tests {
             let _ = ended.recv();
         });
         (job, end)
+    }
+
+    fn eventually(mut condition: impl FnMut() -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !condition() {
+            assert!(Instant::now() < end, "it never came about");
+            std::thread::yield_now();
+        }
     }
 
     fn next(begun: &Receiver<u64>) -> u64 {
@@ -263,5 +308,32 @@ mod tests {
             }
             drop(ends);
         }
+    }
+
+    /// Jobs were once done by their submitter when no thread could be started: inside of a volume, by a connection's thread that
+    /// the job's fence then waited for.
+    #[test]
+    fn the_last_thread_stays_for_later_jobs_and_ends_when_none_can_come() {
+        let workers = Workers::with_idle("test", 3, 3, Duration::from_millis(1));
+        let pool = Arc::downgrade(&workers.0);
+        let (begins, begun) = channel();
+        let ends = [0; 3].map(|_| {
+            let (job, end) = held(&begins, 1);
+            workers.submit(1, job);
+            end
+        });
+        for _ in &ends {
+            next(&begun);
+        }
+        drop(ends);
+        eventually(|| {
+            let state = workers.0.state.lock();
+            state.threads == 1 && state.idle == 1
+        });
+        let (job, _) = held(&begins, 2);
+        workers.submit(2, job);
+        assert_eq!(next(&begun), 2);
+        drop(workers);
+        eventually(|| pool.strong_count() == 0);
     }
 }
