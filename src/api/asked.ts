@@ -5,7 +5,7 @@
 import type { FastifyRequest } from 'fastify';
 import type { TSchema } from 'typebox';
 import type { Caller, Rule } from '../control/policy.ts';
-import type { Action } from './routes/volume-actions.ts';
+import type { Action } from './actions.ts';
 
 /** Where a request acts whose URL names no project; docs/api.md tells users. */
 export const DEFAULT_PROJECT_ID = '00000000000000000000000000000001';

@@ -5,7 +5,7 @@
 import swagger from '@fastify/swagger';
 import type { FastifyInstance, FastifySchema, RouteOptions } from 'fastify';
 import { POLICY, type Role } from '../control/policy.ts';
-import type { Action } from './routes/volume-actions.ts';
+import type { Action } from './actions.ts';
 
 type Json = Readonly<Record<string, unknown>>;
 

@@ -7,8 +7,7 @@ import { describe, expect, test } from 'vitest';
 import { buildServer } from '../../src/api/server.ts';
 import { Failure } from '../../src/base/errors.ts';
 import { setDefaultExtraSpecs } from '../control/types.ts';
-import type { WorldOptions } from '../control/world.ts';
-import { Api, type Reply } from './api.ts';
+import { Api, type ApiOptions, type Reply } from './api.ts';
 import { as, people } from './people.ts';
 
 const MINOR = 54;
@@ -43,7 +42,7 @@ class Attaching {
   }
 }
 
-async function open(options: WorldOptions = {}): Promise<Attaching> {
+async function open(options: ApiOptions = {}): Promise<Attaching> {
   return new Attaching(await Api.open(options));
 }
 
@@ -389,6 +388,22 @@ describe('lists of attachments', () => {
     expect(other.body).toEqual({ attachments: [] });
     const all = await api.ask('GET', '/v3/other/attachments?all_tenants=1', { minor: MINOR });
     expect(all.body.attachments).toHaveLength(3);
+  });
+
+  test('take from a member only the filters that are listed for attachments, and say so from 3.31', async () => {
+    const at = await open({ server: { authenticator: people() } });
+    await using api = at.api;
+    const list = (query: string, minor: number, who: 'member' | 'admin' = 'member') =>
+      api.ask('GET', `/v3/attachments?${query}`, { minor, headers: as(who) });
+    for (const query of ['volume_id=v', 'status=attached', 'instance_id=i', 'attach_status=attached'])
+      expect((await list(query, MINOR)).status, query).toBe(200);
+    for (const query of ['attach_mode=rw', 'id=a', 'project_id=p', 'colour=red']) {
+      const { status, body } = await list(query, MINOR);
+      const name = query.split('=')[0];
+      expect([status, body.badRequest?.message]).toEqual([400, `Invalid filters ${name} are found in query options.`]);
+      expect((await list(query, 30)).status, query).toBe(200);
+      expect((await list(query, MINOR, 'admin')).status, query).toBe(200);
+    }
   });
 });
 

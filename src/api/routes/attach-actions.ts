@@ -11,11 +11,11 @@ import {
   terminateConnection,
 } from '../../control/attach-actions.ts';
 import type { Rule } from '../../control/policy.ts';
+import { type Action, type ActionCall, action } from '../actions.ts';
 import { badRequest } from '../faults.ts';
 import { ATTACH_ACTION, connectorOf } from '../schemas/attachments.ts';
 import { ACTION, idOf } from '../schemas.ts';
 import { connectionView } from '../views/attachments.ts';
-import { type Action, type ActionCall, action } from './volume-actions.ts';
 
 const MOVES: readonly (readonly [string, Move, Rule])[] = [
   ['os-reserve', 'reserve', 'volume_extension:volume_actions:reserve'],

@@ -13,6 +13,7 @@ import {
   type NewAttachment,
   updateAttachment,
 } from '../../control/attachments.ts';
+import { type Action, action, perform } from '../actions.ts';
 import { param } from '../asked.ts';
 import { pageOf, type Query, type Words } from '../query.ts';
 import { CreateAttachment, CreateAttachmentWithMode, UpdateAttachment } from '../schemas/attachments.ts';
@@ -20,13 +21,13 @@ import { ACTION, checked, idOf } from '../schemas.ts';
 import type { RouteContext } from '../server.ts';
 import { attachmentSummary, attachmentView } from '../views/attachments.ts';
 import { nextLink } from '../views.ts';
-import { type Action, action, perform } from './volume-actions.ts';
 
 const ATTACHMENTS_SINCE = 27;
 const COMPLETE_SINCE = 44;
 const MODE_SINCE = 54;
 
 const WORDS: Words<AttachmentColumn> = {
+  resource: 'attachment',
   filters: {
     id: { kind: 'text', column: 'id' },
     volume_id: { kind: 'text', column: 'volume_id' },

@@ -11,13 +11,13 @@ import {
   listGroupSnapshots,
   resetGroupSnapshot,
 } from '../../control/group-snapshots.ts';
+import { type Action, action, perform } from '../actions.ts';
 import { type Asked, param } from '../asked.ts';
 import { pageOf, type Query, type Words } from '../query.ts';
 import { CreateGroupSnapshot, GROUP_ACTION } from '../schemas/groups.ts';
 import { checked, idOf } from '../schemas.ts';
 import type { RouteContext } from '../server.ts';
 import { type Json, nextLink, timeOf } from '../views.ts';
-import { type Action, action, perform } from './volume-actions.ts';
 import { trimmed } from './volumes.ts';
 
 /** Before `pages`, a list had neither pages nor filters. */

@@ -14,6 +14,7 @@ import {
   resetGroup,
   updateGroup,
 } from '../../control/groups.ts';
+import { type Action, type ActionCall, action, perform } from '../actions.ts';
 import { type Asked, param } from '../asked.ts';
 import { badRequest } from '../faults.ts';
 import { one, pageOf, type Query, type Words } from '../query.ts';
@@ -21,7 +22,6 @@ import { CreateGroup, GROUP_ACTION, UpdateGroup } from '../schemas/groups.ts';
 import { booleanOf, checked, idOf } from '../schemas.ts';
 import type { RouteContext } from '../server.ts';
 import { type Json, nextLink, timeOf } from '../views.ts';
-import { type Action, type ActionCall, action, perform } from './volume-actions.ts';
 import { trimmed } from './volumes.ts';
 
 const SINCE = { groups: 13, snapshots: 14, resetStatus: 20, volumeList: 25, replication: 38, projectId: 58 } as const;

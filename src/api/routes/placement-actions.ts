@@ -4,10 +4,10 @@
  */
 import { migrateVolume } from '../../control/volume-actions.ts';
 import { getVolume } from '../../control/volumes.ts';
+import { type Action, action } from '../actions.ts';
 import { badRequest } from '../faults.ts';
 import { ATTACH_ACTION } from '../schemas/attachments.ts';
 import { ACTION, idOf } from '../schemas.ts';
-import { type Action, action } from './volume-actions.ts';
 
 const CLUSTERS_SINCE = 16;
 

@@ -13,6 +13,7 @@ import {
   updateSnapshot,
 } from '../../control/snapshots.ts';
 import { reportSnapshot, resetSnapshot } from '../../control/volume-actions.ts';
+import { type Action, action, perform } from '../actions.ts';
 import { param } from '../asked.ts';
 import { badRequest } from '../faults.ts';
 import { pageOf, type Query, type Words } from '../query.ts';
@@ -20,7 +21,6 @@ import { ATTACH_ACTION } from '../schemas/attachments.ts';
 import { ACTION, booleanOf, CreateSnapshot, checked, idOf, UpdateSnapshot } from '../schemas.ts';
 import type { RouteContext } from '../server.ts';
 import { nextLink, snapshotView } from '../views.ts';
-import { type Action, action, perform } from './volume-actions.ts';
 import { trimmed } from './volumes.ts';
 
 const WORDS: Words<SnapshotColumn> = {

@@ -20,6 +20,7 @@ import {
   withdrawAccess,
 } from '../../control/type-details.ts';
 import { getType } from '../../control/types.ts';
+import { type Action, action, perform } from '../actions.ts';
 import { param } from '../asked.ts';
 import { badRequest } from '../faults.ts';
 import {
@@ -33,7 +34,6 @@ import {
 import { checked } from '../schemas.ts';
 import type { RouteContext } from '../server.ts';
 import { defaultTypeView, encryptionView, extraSpecsView } from '../views/types.ts';
-import { type Action, action, perform } from './volume-actions.ts';
 
 const DEFAULT_TYPES_SINCE = 62;
 
