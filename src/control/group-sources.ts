@@ -12,6 +12,7 @@ import type { Control } from './control.ts';
 import { visibleGroupSnapshot } from './group-snapshots.ts';
 import { isConsistent } from './group-types.ts';
 import { invalidGroup, newGroupRow, visibleGroup } from './groups.ts';
+import { requireAllowed } from './placement.ts';
 import { type Caller, enforce } from './policy.ts';
 import { charge, chargeGroup } from './quotas.ts';
 import { initialStatus, requireStatus } from './states.ts';
@@ -111,6 +112,7 @@ async function insertMember(
 ): Promise<string> {
   const { sizeGib } = member;
   const type = (await findType(writer, member.typeId)) ?? (await defaultType(writer));
+  await requireAllowed(control, writer, { type, sizeGib });
   const { projectId } = caller;
   await charge(control, writer, {
     projectId,

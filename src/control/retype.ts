@@ -32,7 +32,7 @@ export async function retypeVolume(control: Control, caller: Caller, { id, type 
       // Counted as the new type from here on, so that the last free place cannot be promised twice.
       await updateVolume(writer, id, { type_id: wanted.id, multiattach });
       const args = { volumeId: id, fromTypeId: volume.type_id, fromMultiattach: volume.multiattach };
-      return control.tasks.accept(writer, { kind: 'retype-volume', subject: id, args });
+      return control.tasks.accept(writer, { kind: 'retype-volume', subject: id, args, caller });
     });
   });
   control.tasks.start(task);

@@ -136,7 +136,8 @@ export class Tasks {
         await kind.done(this.#control, writer, args);
         await removeTask(writer, row.id);
       } else {
-        await kind.failed(this.#control, writer, args, failure.message, row.request_id);
+        const code = failure instanceof Failure ? failure.code : null;
+        await kind.failed(this.#control, writer, args, failure.message, row.request_id, code);
         const nowUs = this.#control.nowUs();
         await updateTask(writer, row.id, { state: 'failed', failure: failure.message, updated_at: nowUs });
       }

@@ -100,6 +100,52 @@ describe('work that fails after its 202', () => {
     expect((await messages(api, `resource_uuid=${other}`))[0]).toMatchObject({ event_id: 'VOLUME_VOLUME_900_001' });
   });
 
+  test('says where nothing can hold a volume: new, of another type, or as a member of a copied group', async () => {
+    await using api = await Api.open();
+    const minor = 71;
+    const created = async (path: string, body: unknown): Promise<{ id: string }> => {
+      const reply = await api.ask('POST', `/v3${path}`, { body, minor });
+      if (reply.status >= 300) throw new Error(`${reply.status}: ${JSON.stringify(reply.body)}`);
+      await api.settle();
+      return Object.values(reply.body)[0] as { id: string };
+    };
+    const extra_specs = { vendor_name: 'Other' };
+    await created('/types', { volume_type: { name: 'elsewhere', extra_specs } });
+    await created('/types', { volume_type: { name: 'plain' } });
+    const misplaced = await created('/volumes', { volume: { size: 1, volume_type: 'elsewhere' } });
+    expect((await messages(api, `resource_uuid=${misplaced.id}`))[0]).toMatchObject({
+      event_id: 'VOLUME_VOLUME_001_003',
+      user_message: 'schedule allocate volume:Could not find any available weighted backend.',
+      message_level: 'ERROR',
+      resource_type: 'VOLUME',
+    });
+    const volume = await api.createVolume();
+    const retyped = await api.act(volume, { 'os-retype': { new_type: 'elsewhere', migration_policy: 'never' } });
+    expect(retyped.status).toBe(202);
+    expect(await api.status(volume)).toBe('available');
+    expect((await messages(api, `resource_uuid=${volume}`))[0]).toMatchObject({
+      event_id: 'VOLUME_VOLUME_902_003',
+      request_id: retyped.headers['x-openstack-request-id'],
+    });
+
+    const groupType = await created('/group_types', { group_type: { name: 'gt' } });
+    const group = { group_type: groupType.id, volume_types: ['plain'] };
+    const source = await created('/groups', { group });
+    const member = { size: 1, volume_type: 'plain', group_id: source.id };
+    await created('/volumes', { volume: member });
+    const service = { body: { binary: 'cinder-volume', host: 'here@pool' }, minor };
+    expect((await api.ask('PUT', '/v3/os-services/disable', service)).status).toBe(200);
+    const copy = await created('/groups/action', { 'create-from-src': { source_group_id: source.id } });
+    expect((await messages(api, `resource_uuid=${copy.id}`))[0]).toMatchObject({
+      event_id: 'VOLUME_VOLUME_GROUP_903_003',
+      resource_type: 'VOLUME_GROUP',
+    });
+    const shown = (await api.ask('GET', `/v3/groups/${copy.id}?list_volume=true`, { minor })).body.group;
+    expect(shown.status).toBe('error');
+    expect(await Promise.all(shown.volumes.map((id: string) => api.status(id)))).toEqual(['error']);
+    expect(api.world.backend.ids()).not.toContain(shown.volumes[0]);
+  });
+
   test('success leaves none', async () => {
     await using api = await Api.open();
     await api.createVolume();

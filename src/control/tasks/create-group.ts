@@ -9,6 +9,7 @@ import { updateVolume } from '../../catalog/volumes.ts';
 import { type Control, GIB } from '../control.ts';
 import { applyLimits } from '../limits.ts';
 import { noteFailure } from '../messages.ts';
+import { requirePlace } from '../placement.ts';
 import { finish } from '../states.ts';
 import { taskKind } from './kind.ts';
 
@@ -35,6 +36,7 @@ export const createGroupTask = taskKind(CreateGroupArgs, {
       temporaryId === null ? [] : [{ id: temporaryId, volumeId: sourceId }],
     );
     const temporaryIds = temporary.map(({ id }) => id);
+    for (const { volumeId } of volumes) await requirePlace(control, volumeId);
     try {
       // The snapshots go when all volumes are there: taken again by then, they would show another instant.
       const made = await control.backend.usage(volumes.map(({ volumeId }) => volumeId));
@@ -61,7 +63,7 @@ export const createGroupTask = taskKind(CreateGroupArgs, {
     await finish(writer, { table: 'groups', id: groupId, action: 'create', nowUs, outcome: 'done' });
   },
 
-  async failed(control, writer, { groupId, volumes }, reason, requestId) {
+  async failed(control, writer, { groupId, volumes }, reason, requestId, code) {
     const nowUs = control.nowUs();
     for (const { volumeId } of volumes) {
       await finish(writer, { table: 'volumes', id: volumeId, action: 'create', nowUs, outcome: 'failed' });
@@ -75,7 +77,7 @@ export const createGroupTask = taskKind(CreateGroupArgs, {
       resource: 'VOLUME_GROUP',
       resourceId: groupId,
       action: 'create_group',
-      detail: 'create_failed',
+      detail: code === 'no_backend' ? 'no_backend' : 'create_failed',
       requestId,
     });
   },

@@ -38,7 +38,7 @@ export const createVolumeTask = taskKind(CreateVolumeArgs, {
     await finish(writer, { table: 'volumes', id: volumeId, action: 'create', nowUs, outcome: 'done' });
   },
 
-  async failed(control, writer, { volumeId }, reason, requestId) {
+  async failed(control, writer, { volumeId }, reason, requestId, code) {
     const nowUs = control.nowUs();
     await finish(writer, { table: 'volumes', id: volumeId, action: 'create', nowUs, outcome: 'failed' });
     const row = await updateVolume(writer, volumeId, { failure: reason });
@@ -47,8 +47,9 @@ export const createVolumeTask = taskKind(CreateVolumeArgs, {
       projectId: row.project_id,
       resource: 'VOLUME',
       resourceId: volumeId,
-      action: 'create_volume',
-      detail: 'create_failed',
+      ...(code === 'no_backend'
+        ? { action: 'schedule_allocate_volume', detail: 'no_backend' }
+        : { action: 'create_volume', detail: 'create_failed' }),
       requestId,
     });
   },

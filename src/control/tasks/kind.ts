@@ -4,6 +4,7 @@
  */
 import type { Static, TSchema } from 'typebox';
 import { Check } from 'typebox/value';
+import type { FailureCode } from '../../base/errors.ts';
 import type { Writer } from '../../catalog/schema.ts';
 import type { Control } from '../control.ts';
 
@@ -19,7 +20,15 @@ export interface TaskKind<Args = unknown> {
   run(control: Control, args: Args): Promise<void>;
   /** Its end in the catalog, in the commit that removes the task. */
   done(control: Control, writer: Writer, args: Args): Promise<void>;
-  failed(control: Control, writer: Writer, args: Args, reason: string, requestId: string | null): Promise<void>;
+  /** Without a code it failed for a reason nobody thought of. */
+  failed(
+    control: Control,
+    writer: Writer,
+    args: Args,
+    reason: string,
+    requestId: string | null,
+    code: FailureCode | null,
+  ): Promise<void>;
   /** What follows from the end and is repeated at every start anyway. */
   after(control: Control, args: Args): Promise<void>;
 }
@@ -40,8 +49,8 @@ export function taskKind<Schema extends TSchema>(
     locks: (args) => kind.locks(decoded(args)),
     run: (control, args) => kind.run(control, decoded(args)),
     done: (control, writer, args) => kind.done(control, writer, decoded(args)),
-    failed: (control, writer, args, reason, requestId) =>
-      kind.failed(control, writer, decoded(args), reason, requestId),
+    failed: (control, writer, args, reason, requestId, code) =>
+      kind.failed(control, writer, decoded(args), reason, requestId, code),
     after: (control, args) => kind.after(control, decoded(args)),
   };
 }

@@ -5,6 +5,7 @@
 import { Type } from 'typebox';
 import { updateVolume } from '../../catalog/volumes.ts';
 import { applyLimits } from '../limits.ts';
+import { noteFailure } from '../messages.ts';
 import { requirePlace } from '../placement.ts';
 import { finish } from '../states.ts';
 import { taskKind } from './kind.ts';
@@ -28,11 +29,20 @@ export const retypeVolumeTask = taskKind(RetypeVolumeArgs, {
     await finish(writer, { table: 'volumes', id: volumeId, action: 'retype', nowUs, outcome: 'done' });
   },
 
-  async failed(control, writer, { volumeId, fromTypeId, fromMultiattach }, reason) {
+  async failed(control, writer, { volumeId, fromTypeId, fromMultiattach }, reason, requestId, code) {
     const nowUs = control.nowUs();
     const old = { type_id: fromTypeId, multiattach: fromMultiattach };
-    await updateVolume(writer, volumeId, { ...old, failure: reason });
+    const row = await updateVolume(writer, volumeId, { ...old, failure: reason });
     await finish(writer, { table: 'volumes', id: volumeId, action: 'retype', nowUs, outcome: 'failed' });
+    if (row === undefined) return;
+    await noteFailure(control, writer, {
+      projectId: row.project_id,
+      resource: 'VOLUME',
+      resourceId: volumeId,
+      action: 'retype_volume',
+      detail: code === 'no_backend' ? 'no_backend' : 'unknown',
+      requestId,
+    });
   },
 
   async after(control, { volumeId }) {
