@@ -14,7 +14,7 @@ import {
   updateConnection,
 } from '../catalog/attachments.ts';
 import type { AttachmentRow, ConnectionRow, VolumeRow, Writer } from '../catalog/schema.ts';
-import { isVolumeFailed, type Mode, requireMayEnd } from './attachments.ts';
+import { isVolumeFailed, type Mode, refuseSecond, requireMayEnd } from './attachments.ts';
 import {
   type ConnectionInfo,
   type Connector,
@@ -62,11 +62,13 @@ export async function attachVolume(control: Control, caller: Caller, wanted: Att
   await visibleVolume(reader, caller, id);
   await control.turns.take(id, async () => {
     const volume = await visibleVolume(reader, caller, id);
-    const known = (await attachmentsOf(reader, id)).find(
+    const attachments = await attachmentsOf(reader, id);
+    const known = attachments.find(
       (one) =>
         one.instance_id === wanted.instanceId && (wanted.instanceId !== null || one.host_name === wanted.hostName),
     );
     if (known?.status !== 'attached') requireAction(volume, attaching(volume, known));
+    if (known === undefined) refuseSecond(volume, attachments);
     const mode = modeFor(volume, wanted.mode, known);
     const connection = await connectionFor(control, wanted, known);
     const commit = (): Promise<void> =>

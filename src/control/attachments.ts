@@ -55,7 +55,7 @@ export async function createAttachment(control: Control, caller: Caller, wanted:
   await visibleVolume(reader, caller, volumeId);
   const id = await control.turns.take(volumeId, async () => {
     const volume = await visibleVolume(reader, caller, volumeId);
-    requireReservable(volume, await attachmentsOf(reader, volumeId), wanted.instanceId);
+    requireReservable(volume, await attachmentsOf(reader, volumeId));
     const attachment = attachmentRow(control, volume, wanted);
     const connection =
       connector === null ? null : connectionRow(control, { volume, mode: attachment.mode, connector, attachment });
@@ -76,7 +76,7 @@ function reservation(volume: VolumeRow): 'create-attachment' | 'create-attachmen
   return volume.multiattach === 1 ? 'create-attachment-multiattach' : 'create-attachment';
 }
 
-function requireReservable(volume: VolumeRow, known: readonly AttachmentRow[], instanceId: string | null): void {
+function requireReservable(volume: VolumeRow, known: readonly AttachmentRow[]): void {
   if (volume.status.includes('error')) {
     const reason =
       'Invalid volume: Volume attachments can not be created if the volume is in an error state. ' +
@@ -84,9 +84,15 @@ function requireReservable(volume: VolumeRow, known: readonly AttachmentRow[], i
     throw new Failure('wrong_state', { reason });
   }
   requireAction(volume, reservation(volume));
-  if (volume.multiattach === 1 || instanceId === null) return;
-  if (!known.some((one) => one.instance_id === instanceId)) return;
-  const reason = `Invalid volume: Volume ${volume.id} already has an attachment for instance ${instanceId}.`;
+  refuseSecond(volume, known);
+}
+
+/** The status alone does not tell: an administrator may have called a volume available that is attached. */
+export function refuseSecond(volume: VolumeRow, known: readonly AttachmentRow[]): void {
+  const [first] = known;
+  if (volume.multiattach === 1 || first === undefined) return;
+  const whose = first.instance_id === null ? first.id : `for instance ${first.instance_id}`;
+  const reason = `Invalid volume: Volume ${volume.id} already has an attachment ${whose}.`;
   throw new Failure('wrong_state', { reason });
 }
 

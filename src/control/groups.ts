@@ -21,6 +21,7 @@ import type { Listing } from '../catalog/listing.ts';
 import type { GroupRow, Reader, TypeRow, VolumeRow, Writer } from '../catalog/schema.ts';
 import { snapshotsOf } from '../catalog/snapshots.ts';
 import { findVolume } from '../catalog/volumes.ts';
+import { refuseWhileConnectable } from './connections.ts';
 import { type Control, refuseWhileConnected } from './control.ts';
 import { RESERVED_TYPE_NAME, requireGroupType } from './group-types.ts';
 import { type Caller, enforce } from './policy.ts';
@@ -272,6 +273,7 @@ async function refuseDeletion(
   for (const volume of volumes) {
     if ((await attachmentsOf(writer, volume.id)).length > 0 || volume.status === 'in-use')
       throw invalidGroup(`Volume ${volume.id} in group ${id} is attached. Need to detach first.`);
+    await refuseWhileConnectable(writer, { id: volume.id, code: 'wrong_state' });
     if ((await snapshotsOf(writer, volume.id)).length > 0)
       throw invalidGroup(`Volume ${volume.id} in group ${id} still has dependent snapshots.`);
   }

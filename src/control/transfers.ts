@@ -5,8 +5,9 @@
 import { randomBytes, scrypt, timingSafeEqual } from 'node:crypto';
 import { promisify } from 'node:util';
 import { Failure } from '../base/errors.ts';
+import { attachmentsOf } from '../catalog/attachments.ts';
 import type { Listing } from '../catalog/listing.ts';
-import type { SnapshotRow, TransferRow, VolumeRow, Writer } from '../catalog/schema.ts';
+import type { Reader, SnapshotRow, TransferRow, VolumeRow, Writer } from '../catalog/schema.ts';
 import { snapshotsOf } from '../catalog/snapshots.ts';
 import {
   findTransfer,
@@ -19,6 +20,7 @@ import {
 } from '../catalog/transfers.ts';
 import { findType } from '../catalog/types.ts';
 import { findVolume } from '../catalog/volumes.ts';
+import { refuseWhileConnectable } from './connections.ts';
 import { type Control, refuseWhileConnected } from './control.ts';
 import { type Caller, enforce } from './policy.ts';
 import { charge } from './quotas.ts';
@@ -52,6 +54,7 @@ export async function createTransfer(
       const reason = `Invalid volume: Volume ${volumeId} is in group ${volume.group_id}. Remove it from there first.`;
       throw new Failure('wrong_state', { reason });
     }
+    await refuseAttached(writer, volumeId);
     const nowUs = control.nowUs();
     await begin(writer, { table: 'volumes', id: volumeId, action: 'offer', nowUs });
     if (!wanted.noSnapshots) refuseBusy(await snapshotsOf(writer, volumeId));
@@ -89,6 +92,15 @@ function refuseBusy(snapshots: readonly SnapshotRow[]): void {
 async function refuseUsed(control: Control, volumeId: string, snapshots: readonly SnapshotRow[]): Promise<void> {
   const ids = [volumeId, ...snapshots.map((row) => row.id)];
   await refuseWhileConnected(control, { kind: 'volume', id: volumeId, ids, code: 'wrong_state' });
+}
+
+/** An administrator may call a volume available that is attached; whoever has its export would keep it. */
+async function refuseAttached(reader: Reader, volumeId: string): Promise<void> {
+  await refuseWhileConnectable(reader, { id: volumeId, code: 'wrong_state' });
+  const [first] = await attachmentsOf(reader, volumeId);
+  if (first === undefined) return;
+  const reason = `Invalid volume: Volume ${volumeId} has attachment ${first.id}. Detach it first.`;
+  throw new Failure('wrong_state', { reason });
 }
 
 export async function getTransfer(control: Control, caller: Caller, id: string): Promise<TransferRow> {
@@ -145,6 +157,7 @@ export async function acceptTransfer(
     await begin(writer, { table: 'volumes', id: found.volume_id, action: 'accept-transfer', nowUs: control.nowUs() });
     const volume = await findVolume(writer, found.volume_id);
     if (volume === undefined) throw new Failure('not_found', { kind: 'Volume', id: found.volume_id });
+    await refuseAttached(writer, volume.id);
     const snapshots = found.no_snapshots === 1 ? [] : await snapshotsOf(writer, volume.id);
     refuseBusy(snapshots);
     await handOver(control, writer, { caller, volume, snapshots });

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { getGroup, resetGroup, updateGroup } from '../../src/control/groups.ts';
+import { setDefaultExtraSpecs } from '../control/types.ts';
 import { CALLER, type WorldOptions } from '../control/world.ts';
 import { Api, type Reply } from './api.ts';
 
@@ -79,6 +80,52 @@ const message = ({ status, body }: Reply): [number, string] => [
   status,
   (Object.values(body)[0] as { message: string }).message,
 ];
+
+describe('a copy of a group', () => {
+  test('has the limits of speed of its volumes and counts against the quotas', async () => {
+    await using api = await Groups.with({ quotaDefaults: { volumes: 4 } });
+    const specs = { name: 'slow', consumer: 'back-end', total_iops_sec: '100' };
+    const { id } = (await api.do('POST', '/qos-specs', { qos_specs: specs })).body.qos_specs;
+    const [type] = (await api.do('GET', '/types')).body.volume_types;
+    await api.do('GET', `/qos-specs/${id}/associate?vol_type_id=${type.id}`);
+    await api.api.settle();
+    const copied = await api.copy({ source_group_id: api.groupId });
+    expect(copied.status).toBe(202);
+    const { volumes } = await api.show(copied.body.group.id);
+    expect(volumes).toHaveLength(2);
+    for (const volume of volumes) expect(api.api.world.backend.limitsOf(volume)).toEqual({ totalIopsSec: 100 });
+    const groups = (await api.do('GET', '/groups')).body.groups.length;
+    const refused = message(await api.copy({ source_group_id: api.groupId }));
+    expect(refused).toEqual([413, expect.stringMatching(/^VolumeLimitExceeded: .*\(4\)/)]);
+    expect((await api.do('GET', '/groups')).body.groups).toHaveLength(groups);
+    expect((await api.do('GET', '/volumes')).body.volumes).toHaveLength(4);
+  });
+
+  test('is refused where its volumes are larger than their type now allows', async () => {
+    await using api = await Groups.with();
+    const extra_specs = { 'provisioning:max_vol_size': '1' };
+    await setDefaultExtraSpecs(api.api.world.control, extra_specs);
+    const refused = message(await api.copy({ source_group_id: api.groupId }));
+    expect(refused).toEqual([400, expect.stringContaining("greater than the maximum allowable size of '1' GB")]);
+    expect((await api.do('GET', '/volumes')).body.volumes).toHaveLength(2);
+  });
+
+  test('is not deleted with its volumes while one of them has an export', async () => {
+    await using api = await Groups.with();
+    const [volume = ''] = api.volumes;
+    const connector = { host: 'h' };
+    await api.api.act(volume, { 'os-initialize_connection': { connector } });
+    const going = { delete: { 'delete-volumes': true } };
+    expect(message(await api.groupAct(api.groupId, going))).toEqual([
+      400,
+      expect.stringContaining("exported to host 'h'"),
+    ]);
+    expect(await api.api.status(volume)).toBe('available');
+    await api.api.act(volume, { 'os-terminate_connection': { connector } });
+    expect((await api.groupAct(api.groupId, going)).status).toBe(202);
+    expect(await api.show(api.groupId)).toBe(404);
+  });
+});
 
 describe('a group', () => {
   test('has its volumes, types and the fields of its microversion', async () => {

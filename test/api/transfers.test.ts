@@ -104,6 +104,25 @@ describe('an offer', () => {
     expect((await api.ask('POST', '/v3/os-volume-transfer', { body: { transfer } })).status).toBe(status);
   });
 
+  test('is refused, and not accepted either, of what an administrator called free while it is attached', async () => {
+    await using api = await Api.open();
+    const volume = await api.createVolume();
+    const free = () => api.act(volume, { 'os-reset_status': { status: 'available' } });
+    const offered = await offer(api, volume);
+    await free();
+    const body = { attachment: { volume_uuid: volume, connector: { host: 'h' } } };
+    const attachment = (await api.ask('POST', '/v3/attachments', { body, minor: 71 })).body.attachment.id;
+    await api.act(volume, { 'os-reset_status': { status: 'awaiting-transfer' } });
+    const accepted = await accept(api, offered.id, offered.auth_key);
+    expect([accepted.status, accepted.body.badRequest?.message]).toEqual([400, expect.stringContaining(attachment)]);
+    expect(await ownerOf(api, 'volume', volume)).toBe(DONOR);
+    await free();
+    const request = { body: { transfer: { volume_id: volume } }, minor: 71 };
+    expect((await api.ask('POST', '/v3/volume-transfers', request)).status).toBe(400);
+    expect((await api.ask('DELETE', `/v3/attachments/${attachment}`, { minor: 71 })).status).toBe(200);
+    expect((await offer(api, volume)).volume_id).toBe(volume);
+  });
+
   test('takes no_snapshots on the newer path only', async () => {
     await using api = await Api.open();
     const body = { transfer: { volume_id: await api.createVolume(), no_snapshots: true } };
