@@ -94,8 +94,8 @@ export async function find(client: ApiClient, kind: Kind, reference: string): Pr
   return first;
 }
 
-/** Why an object is in error, where the daemon has said so. */
-async function reasonFor(client: ApiClient, id: string): Promise<string> {
+/** Why work on an object failed, where the daemon has said so. */
+export async function reasonFor(client: ApiClient, id: string): Promise<string> {
   try {
     const messages = members(await client.get(`/messages?resource_uuid=${id}`), 'messages');
     const message = messages[0] === undefined ? null : maybeText(messages[0], 'user_message');

@@ -3,7 +3,8 @@ import type { Command } from 'commander';
 import { Failure } from '../../base/errors.ts';
 import { type Context, collect, collectPair, withContext } from '../context.ts';
 import { type Json, maybeText, member, members, number, object, text } from '../decode.ts';
-import { find, listAll, pathOf, waitFor } from '../objects.ts';
+import { OperationFailed } from '../failure.ts';
+import { find, listAll, pathOf, reasonFor, waitFor } from '../objects.ts';
 import type { Row } from '../print.ts';
 import { formatBytes, parseSizeGib } from '../sizes.ts';
 import { registerAttach } from './attach.ts';
@@ -190,6 +191,24 @@ async function act(context: Context, id: string, action: Json, what: string): Pr
   await printVolume(context, id);
 }
 
+/** One that fails leaves no status to see it by: the volume is as it was, of its old type. */
+async function retype(context: Context, reference: string, type: string): Promise<void> {
+  const { client, shouldWait, signal } = context;
+  const before = await find(client, 'volume', reference);
+  const id = text(before, 'id');
+  const action = { 'os-retype': { new_type: type, migration_policy: 'never' } };
+  await client.request('POST', `${pathOf('volume', id)}/action`, action);
+  const what = `Changing the type of volume ${reference}`;
+  if (shouldWait) {
+    const after = await waitFor({ client, kind: 'volume', id, what, until: 'settled', signal });
+    if (after !== null && text(after, 'volume_type_id') === text(before, 'volume_type_id'))
+      throw new OperationFailed(
+        `${what} failed: it kept type ${text(before, 'volume_type')}${await reasonFor(client, id)}.`,
+      );
+  }
+  await printVolume(context, id);
+}
+
 async function list(context: Context, flags: { status?: string; name?: string; allProjects?: true }): Promise<void> {
   const query = {
     ...(flags.status === undefined ? {} : { status: flags.status }),
@@ -268,11 +287,7 @@ function registerActions(volume: Command): void {
     .argument('<volume>', 'id or name')
     .argument('<type>', 'id or name')
     .action((reference: string, type: string, _, command: Command) =>
-      withContext(command, async (context) => {
-        const id = text(await find(context.client, 'volume', reference), 'id');
-        const retype = { new_type: type, migration_policy: 'never' };
-        await act(context, id, { 'os-retype': retype }, `Changing the type of volume ${reference}`);
-      }),
+      withContext(command, (context) => retype(context, reference, type)),
     );
   volume
     .command('delete')
