@@ -69,7 +69,7 @@ class Groups implements AsyncDisposable {
     await this.api[Symbol.asyncDispose]();
   }
 
-  async copy(source: Record<string, string>): Promise<Reply> {
+  async copy(source: Record<string, string | null>): Promise<Reply> {
     const reply = await this.do('POST', '/groups/action', { 'create-from-src': { name: ' copy ', ...source } });
     await this.api.settle();
     return reply;
@@ -416,6 +416,19 @@ describe('a group made from a source', () => {
     expect((await api.groupAct(group.id, { delete: { 'delete-volumes': true } })).status).toBe(202);
   });
 
+  test('is made by clients that name the source they do not mean as null', async () => {
+    await using api = await Groups.with();
+    const snapshot = await api.snapshotGroup();
+    for (const source of [
+      { source_group_id: null, group_snapshot_id: snapshot },
+      { source_group_id: api.groupId, group_snapshot_id: null },
+    ]) {
+      const { status, body } = await api.copy(source);
+      expect(status).toBe(202);
+      expect(await api.show(body.group.id)).toMatchObject({ status: 'available', ...source });
+    }
+  });
+
   test('is refused without room for its volumes, and then there is none', async () => {
     await using api = await Groups.with();
     const project = '00000000000000000000000000000001';
@@ -430,6 +443,7 @@ describe('a group made from a source', () => {
     const empty = await api.createGroup();
     expect(message(await api.copy({ source_group_id: empty }))).toEqual([400, expect.stringContaining('is empty')]);
     expect((await api.copy({})).status).toBe(400);
+    expect((await api.copy({ source_group_id: null, group_snapshot_id: null })).status).toBe(400);
     expect((await api.copy({ source_group_id: NOBODY, group_snapshot_id: NOBODY })).status).toBe(400);
     expect((await api.copy({ source_group_id: NOBODY })).status).toBe(404);
     expect((await api.copy({ group_snapshot_id: NOBODY })).status).toBe(404);

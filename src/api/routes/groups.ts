@@ -59,16 +59,14 @@ const MAKING: ReadonlyMap<string, Action> = new Map<string, Action>([
     action(
       GROUP_ACTION.createFromSource,
       async ({ control, asked, value }) => {
-        const { source_group_id: group, group_snapshot_id: snapshot } = value;
-        if ((group === undefined) === (snapshot === undefined))
+        const { source_group_id: group = null, group_snapshot_id: snapshot = null } = value;
+        if ((group === null) === (snapshot === null))
           throw badRequest('Invalid input received: Exactly one of source_group_id and group_snapshot_id is needed.');
         const row = await createGroupFromSource(control, asked.caller, {
           name: trimmed(value.name ?? null),
           description: trimmed(value.description ?? null),
           source:
-            group === undefined
-              ? { kind: 'group-snapshot', id: idOf(snapshot ?? '') }
-              : { kind: 'group', id: idOf(group) },
+            group === null ? { kind: 'group-snapshot', id: idOf(snapshot ?? '') } : { kind: 'group', id: idOf(group) },
         });
         return { group: summary(row) };
       },

@@ -1,7 +1,7 @@
 /** The shapes of bodies about groups, their types and their snapshots. */
 import { Type } from 'typebox';
 import { GROUP_STATUSES } from '../../control/states.ts';
-import { Boolish, closed, Description, Id, Name, oneOf } from '../schemas.ts';
+import { Boolish, closed, Description, Id, IdOrNull, Name, oneOf } from '../schemas.ts';
 
 /** A thousand ids with commas. */
 const ID_LIST_CHARS_MAX = 37_000;
@@ -29,8 +29,9 @@ export const UpdateGroup = closed({
 export const GROUP_ACTION = {
   createFromSource: closed({
     ...About,
-    source_group_id: Type.Optional(Id),
-    group_snapshot_id: Type.Optional(Id),
+    // Clients name both, and the one they do not mean is null.
+    source_group_id: Type.Optional(IdOrNull),
+    group_snapshot_id: Type.Optional(IdOrNull),
   }),
   delete: closed({ 'delete-volumes': Type.Optional(Boolish) }),
   resetStatus: closed({ status: oneOf(GROUP_STATUSES) }),
