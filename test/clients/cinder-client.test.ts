@@ -6,7 +6,18 @@ import { type Daemon, startDaemon } from '../support/daemon.ts';
 import { describeWithPython } from '../support/python.ts';
 
 const PROGRAM = join(import.meta.dirname, 'python', 'cinder_client.py');
-const AREAS = ['volumes', 'snapshots', 'operator', 'types', 'services', 'quotas'];
+const AREAS = [
+  'volumes',
+  'snapshots',
+  'operator',
+  'types',
+  'services',
+  'quotas',
+  'attachments',
+  'transfers',
+  'groups',
+  'messages',
+];
 const PROJECT = 'c17de40000000000000000000c17de40';
 
 await describeWithPython('openstack', 'python-cinderclient', async (python) => {

@@ -5,7 +5,7 @@ import { testChecks } from '../support/checks.ts';
 import { type Daemon, startDaemon } from '../support/daemon.ts';
 import { describeWithGo } from '../support/go.ts';
 
-const AREAS = ['volumes', 'snapshots', 'operator', 'types', 'quotas'];
+const AREAS = ['volumes', 'snapshots', 'operator', 'types', 'quotas', 'retype', 'attachments', 'transfers'];
 const PROJECT = '60f3c10ad000000000000000060f3c10';
 
 await describeWithGo(join(import.meta.dirname, 'gophercloud'), 'gophercloud', async (program) => {

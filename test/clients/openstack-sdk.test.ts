@@ -6,7 +6,20 @@ import { type Daemon, startDaemon } from '../support/daemon.ts';
 import { describeWithPython } from '../support/python.ts';
 
 const PROGRAM = join(import.meta.dirname, 'python', 'sdk.py');
-const AREAS = ['volumes', 'snapshots', 'cloud', 'operator', 'types', 'services', 'quotas'];
+const AREAS = [
+  'volumes',
+  'snapshots',
+  'cloud',
+  'operator',
+  'types',
+  'services',
+  'quotas',
+  'retype',
+  'attachments',
+  'transfers',
+  'groups',
+  'messages',
+];
 const PROJECT = '5d4c0000000000000000000000005d4c';
 
 await describeWithPython('openstack', 'openstacksdk', async (python) => {

@@ -68,6 +68,11 @@ export class Osc {
     this.#identity = identity;
   }
 
+  /** The same user, who names the microversion for the commands that choose none by themselves. */
+  in(microversion: string): Osc {
+    return new Osc(this.#cli, [...this.#identity, '--os-volume-api-version', microversion]);
+  }
+
   /** Any exit code is an answer, but a crash of the client is none: it means that it did not understand us. */
   async try(command: string, ...more: string[]): Promise<Output> {
     const words = [...command.split(' '), ...more];

@@ -246,8 +246,7 @@ def _(cinder):
     made = cinder.attachments.create(volume.id, None, SERVER, mode="rw")
     equal((made["status"], made["connection_info"]), ("reserved", {}))
     holds(cinder.volumes.get(volume.id), status="reserved")
-    found = cinder.attachments.update(made["id"], CONNECTOR)
-    info = found["connection_info"]
+    info = cinder.attachments.update(made["id"], CONNECTOR).connection_info
     equal((info["driver_volume_type"], info["access_mode"], info["encrypted"]), ("nbd", "rw", False))
     assert info["name"] and len(info["hosts"]) == len(info["ports"]), info
     cinder.attachments.complete(made["id"])
@@ -295,7 +294,8 @@ def _(cinder):
     volume = make_volume(cinder, group_id=group.id, volume_type=default.id)
     equal(cinder.groups.get(group.id, list_volume=True).volumes, [volume.id])
     snapshot = available(cinder.group_snapshots, cinder.group_snapshots.create(group.id, name="s"))
-    copy = available(cinder.groups, cinder.groups.create_from_src(snapshot.id, None, name="copy"))
+    made = cinder.groups.create_from_src(snapshot.id, None, name="copy")
+    copy = available(cinder.groups, cinder.groups.get(made["id"]))
     cinder.groups.delete(copy, delete_volumes=True)
     gone(cinder.groups, copy)
     cinder.group_snapshots.delete(snapshot)
