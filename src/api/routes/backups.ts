@@ -19,6 +19,7 @@ import {
   updateBackup,
   verifyBackup,
 } from '../../control/backups.ts';
+import { type Action, action, perform } from '../actions.ts';
 import { type Asked, param } from '../asked.ts';
 import { pageOf, type Query, type Words } from '../query.ts';
 import {
@@ -35,7 +36,6 @@ import {
 import { ACTION, booleanOf, checked, idOf } from '../schemas.ts';
 import type { RouteContext } from '../server.ts';
 import { type Json, linksOf, nextLink, timeOf } from '../views.ts';
-import { type Action, action, perform } from './volume-actions.ts';
 import { trimmed } from './volumes.ts';
 
 const WORDS: Words<BackupColumn> = {
