@@ -67,7 +67,7 @@ export function selectionOf<Column extends string>(
   asked: Asked,
   words: Words<Column>,
 ): Pick<Listing<Column>, 'projectId' | 'filters'> {
-  const everywhere = asked.caller.isAdmin && booleanOf(one(query, 'all_tenants')) === true;
+  const everywhere = asked.caller.isAdmin && flag(query, 'all_tenants');
   const filters: Filter<Column>[] = [];
   const names = Object.keys(query).filter((name) => !NOT_FILTERS.has(name));
   for (const name of acceptedNames(names, asked, words)) {
@@ -133,10 +133,10 @@ function orderOf<Column extends string>(query: Query, words: Words<Column>): Ord
     if (column !== null && !order.some((known) => known.column === column))
       order.push({ column, descending: direction === 'desc' });
   }
-  // The id makes the order total, so that a marker is one place in it.
-  const id = words.sort['id'];
-  if (id && !order.some(({ column }) => column === id))
-    order.push({ column: id, descending: order.at(-1)?.descending ?? true });
+  // Equals come by age, and the id makes the order total, so that a marker is one place in it.
+  const descending = order[0]?.descending ?? true;
+  for (const column of [words.sort['created_at'], words.sort['id']])
+    if (column && !order.some((known) => known.column === column)) order.push({ column, descending });
   return order;
 }
 

@@ -112,8 +112,11 @@ function attachedView(row: AttachmentRow, { isAdmin }: { isAdmin: boolean }): Js
   };
 }
 
-export function snapshotView(asked: Asked, { row, metadata }: Snapshot, { isFull }: { isFull: boolean }): Json {
-  const { minor } = asked;
+/** `brief`: in the list that is not in detail, which never got the fields of later versions. `created`: lacks what `full` has. */
+export type SnapshotForm = 'brief' | 'created' | 'full';
+
+export function snapshotView(asked: Asked, { row, metadata }: Snapshot, form: SnapshotForm): Json {
+  const minor = form === 'brief' ? 0 : asked.minor;
   return {
     id: row.id,
     created_at: timeOf(row.created_at),
@@ -127,7 +130,7 @@ export function snapshotView(asked: Asked, { row, metadata }: Snapshot, { isFull
     ...(minor >= 14 && { group_snapshot_id: row.group_snapshot_id }),
     ...(minor >= 41 && { user_id: row.user_id }),
     ...(minor >= 65 && { consumes_quota: true }),
-    ...(isFull && {
+    ...(form === 'full' && {
       'os-extended-snapshot-attributes:progress': row.progress,
       'os-extended-snapshot-attributes:project_id': row.project_id,
     }),

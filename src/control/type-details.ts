@@ -117,7 +117,7 @@ async function requirePrivate(writer: Writer, caller: Caller, id: string): Promi
   const row = await visibleType(writer, caller, id);
   if (row.is_public === 0) return;
   const reason = `Invalid volume type: Type access modification is not applicable to public volume type ${id}.`;
-  throw new Failure('conflict', { reason });
+  throw new Failure('bad_request', { reason });
 }
 
 export type NewEncryption = Pick<TypeEncryptionRow, 'provider' | 'control_location' | 'cipher' | 'key_size'>;

@@ -357,15 +357,14 @@ export async function revertVolume(
   await refuseWhileConnected(control, { kind: 'volume', id, ids: [id], code: 'conflict' });
   const task = await control.catalog.write(async (writer) => {
     const row = await visibleVolume(writer, caller, id);
-    const snapshot = await visibleSnapshot(writer, caller, snapshotId);
     const [newest] = await snapshotsOf(writer, id);
     const not = (reason: string): Failure =>
       new Failure('bad_request', { reason: `Invalid input received: ${reason}` });
-    if (snapshot.volume_id !== id) throw not(`Snapshot ${snapshotId} is not a snapshot of volume ${id}.`);
+    // Whatever else the id may be: nothing is told of snapshots of others.
     if (newest?.id !== snapshotId) throw not(`Snapshot ${snapshotId} is not the latest one of volume ${id}.`);
-    if (snapshot.size_gib !== row.size_gib)
+    if (newest.size_gib !== row.size_gib)
       throw not(
-        `Volume ${id} has ${row.size_gib} GiB, its snapshot ${snapshotId} ${snapshot.size_gib} GiB: they must be equal.`,
+        `Volume ${id} has ${row.size_gib} GiB, its snapshot ${snapshotId} ${newest.size_gib} GiB: they must be equal.`,
       );
     await refuseWhileConnectable(writer, { id, code: 'conflict' });
     const nowUs = control.nowUs();

@@ -133,6 +133,16 @@ test('image metadata is set, shown and unset', async () => {
   expect(body.volume).toMatchObject({ volume_image_metadata: { os: 'linux' }, metadata: {} });
 });
 
+test('image metadata of a volume that has none is not found', async () => {
+  await using api = await Api.open();
+  const id = await api.createVolume();
+  const shown = await api.act(id, { 'os-show_image_metadata': null });
+  expect([shown.status, shown.body.itemNotFound.message]).toEqual([404, expect.stringContaining(id)]);
+  await api.act(id, { 'os-set_image_metadata': { metadata: { os: 'linux' } } });
+  await api.act(id, { 'os-unset_image_metadata': { key: 'os' } });
+  expect((await api.act(id, { 'os-show_image_metadata': null })).status).toBe(404);
+});
+
 describe('os-reset_status', () => {
   test('sets what an administrator says, within limits', async () => {
     await using api = await Api.open();
@@ -279,7 +289,7 @@ describe('revert', () => {
     const revert = async (snapshot_id: string) => (await api.act(id, { revert: { snapshot_id } }, 40)).status;
     expect(await revert(older)).toBe(400);
     expect(await revert(foreign)).toBe(400);
-    expect(await revert(UNKNOWN)).toBe(404);
+    expect(await revert(UNKNOWN)).toBe(400);
     api.world.backend.connect(id);
     expect(await revert(newer)).toBe(409);
     api.world.backend.disconnect(id);

@@ -47,6 +47,7 @@ describe('quota sets', () => {
       expect(reply.status).toBe(400);
       expect(reply.body.badRequest.message).toContain(message);
     }
+    expect((await api.ask('GET', `${path}?usage=maybe`)).status).toBe(400);
     expect((await api.ask('DELETE', path)).status).toBe(200);
     expect((await api.ask('GET', path)).body.quota_set.volumes).toBe(-1);
   });

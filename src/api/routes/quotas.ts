@@ -13,8 +13,8 @@ import {
   updateQuota,
 } from '../../control/quotas.ts';
 import { param } from '../asked.ts';
-import { one, type Query } from '../query.ts';
-import { booleanOf, checked, QuotaClassSet, QuotaSet } from '../schemas.ts';
+import { flag, one, type Query } from '../query.ts';
+import { checked, QuotaClassSet, QuotaSet } from '../schemas.ts';
 import type { RouteContext } from '../server.ts';
 import { limitsView, quotaUseView, quotaView } from '../views.ts';
 
@@ -27,7 +27,7 @@ export function quotaRoutes(app: FastifyInstance, { control }: RouteContext): vo
   app.get('/os-quota-sets/:target', { config: { query: ['usage'] } }, async (request) => {
     const id = param(request, 'target');
     enforceInProject(request.asked.caller, 'volume_extension:quotas:show', id);
-    const withUse = booleanOf(one(request.query as Query, 'usage')) === true;
+    const withUse = flag(request.query as Query, 'usage');
     const view = withUse
       ? quotaUseView(await quotaUse(control, id))
       : quotaView(await effectiveLimits(control, reader, id));

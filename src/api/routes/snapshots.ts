@@ -20,7 +20,7 @@ import { pageOf, type Query, type Words } from '../query.ts';
 import { ATTACH_ACTION } from '../schemas/attachments.ts';
 import { ACTION, booleanOf, CreateSnapshot, checked, idOf, UpdateSnapshot } from '../schemas.ts';
 import type { RouteContext } from '../server.ts';
-import { nextLink, snapshotView } from '../views.ts';
+import { nextLink, type SnapshotForm, snapshotView } from '../views.ts';
 import { trimmed } from './volumes.ts';
 
 const WORDS: Words<SnapshotColumn> = {
@@ -100,10 +100,10 @@ const ACTIONS: ReadonlyMap<string, Action> = new Map<string, Action>([
 ]);
 
 export function snapshotRoutes(app: FastifyInstance, { control }: RouteContext): void {
-  const list = async (request: FastifyRequest, { isFull }: { isFull: boolean }) => {
+  const list = async (request: FastifyRequest, form: SnapshotForm) => {
     const page = pageOf(request.query as Query, request.asked, WORDS);
     const snapshots = await listSnapshots(control, page);
-    const items = snapshots.map((snapshot) => snapshotView(request.asked, snapshot, { isFull }));
+    const items = snapshots.map((snapshot) => snapshotView(request.asked, snapshot, form));
     const count = page.withCount ? (await countSnapshots(control, page)).count : null;
     return {
       snapshots: items,
@@ -112,8 +112,8 @@ export function snapshotRoutes(app: FastifyInstance, { control }: RouteContext):
     };
   };
 
-  app.get('/snapshots', { config: { list: WORDS } }, async (request) => list(request, { isFull: false }));
-  app.get('/snapshots/detail', { config: { list: WORDS } }, async (request) => list(request, { isFull: true }));
+  app.get('/snapshots', { config: { list: WORDS } }, async (request) => list(request, 'brief'));
+  app.get('/snapshots/detail', { config: { list: WORDS } }, async (request) => list(request, 'full'));
 
   app.post(
     '/snapshots',
@@ -128,13 +128,13 @@ export function snapshotRoutes(app: FastifyInstance, { control }: RouteContext):
         metadata: new Map(Object.entries(body.metadata ?? {})),
         alsoInUse: mayBeInUse(request.asked.minor, body.force),
       });
-      return reply.code(202).send({ snapshot: snapshotView(request.asked, snapshot, { isFull: false }) });
+      return reply.code(202).send({ snapshot: snapshotView(request.asked, snapshot, 'created') });
     },
   );
 
   app.get('/snapshots/:id', { config: { hasEtag: true } }, async (request) => {
     const snapshot = await getSnapshot(control, request.asked.caller, param(request, 'id'));
-    return { snapshot: snapshotView(request.asked, snapshot, { isFull: true }) };
+    return { snapshot: snapshotView(request.asked, snapshot, 'full') };
   });
 
   app.put('/snapshots/:id', { config: { rule: 'volume:update_snapshot', body: UpdateSnapshot } }, async (request) => {
@@ -146,7 +146,7 @@ export function snapshotRoutes(app: FastifyInstance, { control }: RouteContext):
       ...(description !== undefined && { description: trimmed(description) }),
     };
     const snapshot = await updateSnapshot(control, request.asked.caller, { id: param(request, 'id'), update });
-    return { snapshot: snapshotView(request.asked, snapshot, { isFull: false }) };
+    return { snapshot: snapshotView(request.asked, snapshot, 'created') };
   });
 
   app.delete('/snapshots/:id', { config: { rule: 'volume:delete_snapshot' } }, async (request, reply) => {

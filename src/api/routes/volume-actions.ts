@@ -2,6 +2,7 @@
  * `POST /volumes/{id}/action`: the table of a volume's actions. What they mean is control's.
  */
 import type { FastifyInstance } from 'fastify';
+import { Failure } from '../../base/errors.ts';
 import { changeMetadata, deleteMetadata, getMetadata, type Owner } from '../../control/metadata.ts';
 import { retypeVolume } from '../../control/retype.ts';
 import { resetVolume, setBootable, setReadOnly } from '../../control/volume-actions.ts';
@@ -94,7 +95,9 @@ const ACTIONS: readonly (readonly [string, Action])[] = [
     action(
       ACTION.nothing,
       async ({ control, asked, id }) => {
-        return { metadata: Object.fromEntries(await getMetadata(control, asked.caller, image(id))) };
+        const all = await getMetadata(control, asked.caller, image(id));
+        if (all.size === 0) throw new Failure('not_found', { kind: 'Image metadata of volume', id });
+        return { metadata: Object.fromEntries(all) };
       },
       { status: 200, rule: 'volume_extension:volume_image_metadata:show' },
     ),
