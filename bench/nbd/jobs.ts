@@ -10,10 +10,14 @@ export type Job = {
   /** Used at once, one fio job each; each of the whole size. */
   readonly volumes: number;
   readonly unit: 'IOPS' | 'MiB/s';
+  readonly transport: Transport;
 };
 
+/** How the client reaches the server: a unix socket, TCP on this machine, or TLS on that. */
+export type Transport = 'unix' | 'tcp' | 'tls';
+
 function job(name: string, fio: readonly string[], more: Partial<Omit<Job, 'name' | 'fio'>> = {}): Job {
-  return { name, fio, isFilled: true, snapshots: 0, volumes: 1, unit: 'IOPS', ...more };
+  return { name, fio, isFilled: true, snapshots: 0, volumes: 1, unit: 'IOPS', transport: 'unix', ...more };
 }
 
 const random = (kind: string, ...more: string[]) => [`--rw=${kind}`, '--bs=4k', ...more];
@@ -48,4 +52,10 @@ export const JOBS: readonly Job[] = [
   ...[1, 100, 1000].map((snapshots) =>
     job(`randread-4k-qd32-${snapshots}snapshots`, random('randread', '--iodepth=32'), { snapshots }),
   ),
+  ...(['tcp', 'tls'] as const).flatMap((transport) => [
+    job(`randread-4k-qd32-${transport}`, random('randread', '--iodepth=32'), { transport }),
+    job(`randwrite-4k-qd32-${transport}`, random('randwrite', '--iodepth=32'), { transport }),
+    job(`seqread-1m-qd8-${transport}`, ['--rw=read', '--bs=1m', '--iodepth=8'], { ...throughput, transport }),
+    job(`seqwrite-1m-qd8-${transport}`, ['--rw=write', '--bs=1m', '--iodepth=8'], { ...throughput, transport }),
+  ]),
 ];

@@ -3,11 +3,14 @@
  * kernel says the server's processes used), stopped and removed. Nothing is compared here.
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { closeSync, existsSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
+import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { NbdClient } from '../../src/image/nbd-client.ts';
+import { makeCertificates } from './certificates.ts';
 import type { Job } from './jobs.ts';
 import type { Peer, Place } from './peers.ts';
 
@@ -83,6 +86,40 @@ function serverPid(peer: Peer, place: Place, child: ChildProcess): number | null
   return pid > 0 ? pid : null;
 }
 
+/** Throws while the server is not ready. Our own client speaks no TLS; whoever listens is ready for fio then. */
+async function greet({ tcp }: Place, uri: string): Promise<void> {
+  if (!tcp?.certificates) return await (await NbdClient.connect(uri)).close();
+  const socket = connect({ host: 'localhost', port: tcp.port });
+  try {
+    await once(socket, 'data');
+  } finally {
+    socket.destroy();
+  }
+}
+
+async function placeOf(job: Job, options: MeasureOptions, folder: string): Promise<Place> {
+  const certificates = job.transport === 'tls' ? join(folder, 'certificates') : null;
+  if (certificates !== null) makeCertificates(certificates);
+  return {
+    folder,
+    socket: join(folder, 's.sock'),
+    tcp: job.transport === 'unix' ? null : { port: await freePort(), certificates },
+    sizeMib: Math.ceil(options.sizeMib / job.volumes),
+    volumes: job.volumes,
+  };
+}
+
+/** Free a moment ago, which is the best that can be had for servers that do not say which one they got. */
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, 'localhost');
+  await once(server, 'listening');
+  const address = server.address();
+  server.close();
+  await once(server, 'close');
+  if (address === null || typeof address === 'string') throw new Error('a TCP server without a port');
+  return address.port;
+}
+
 async function start(peer: Peer, place: Place): Promise<Running> {
   rmSync(place.socket, { force: true });
   const logPath = join(place.folder, 'server.log');
@@ -101,12 +138,12 @@ async function start(peer: Peer, place: Place): Promise<Running> {
       throw failed(`ended with exit code ${child.exitCode}`);
     if (Date.now() > until) throw failed('was not ready in time');
     const pid = serverPid(peer, place, child);
-    if (existsSync(place.socket) && pid !== null) {
+    if ((place.tcp !== null || existsSync(place.socket)) && pid !== null) {
       try {
         const uris: string[] = [];
         for (let index = 0; index < place.volumes; index += 1) {
           const uri = await peer.uri(place, index);
-          await (await NbdClient.connect(uri)).close();
+          await greet(place, uri);
           uris.push(uri);
         }
         const hasEnded = () =>
@@ -208,6 +245,7 @@ async function takeSnapshots(peer: Peer, place: Place, running: Running, count: 
 }
 
 function lacks(peer: Peer, job: Job): boolean {
+  if (!peer.transports.includes(job.transport)) return true;
   return job.volumes > peer.volumesMax || job.snapshots > (peer.snapshot?.most ?? 0);
 }
 
@@ -215,15 +253,9 @@ function lacks(peer: Peer, job: Job): boolean {
 export async function measure(peer: Peer, job: Job, options: MeasureOptions): Promise<Measurement | null> {
   if (lacks(peer, job)) return null;
   const folder = await mkdtemp(join(options.dir, 'quarry-bench-'));
-  const { volumes } = job;
-  const place: Place = {
-    folder,
-    socket: join(folder, 's.sock'),
-    sizeMib: Math.ceil(options.sizeMib / volumes),
-    volumes,
-  };
   let running: Running | null = null;
   try {
+    const place = await placeOf(job, options, folder);
     peer.prepare(place);
     running = await start(peer, place);
     if (job.isFilled) for (const uri of running.uris) await fill(uri, place.sizeMib);

@@ -1,15 +1,19 @@
 /**
  * The servers that are measured: how each is prepared and started in its own folder, and how it takes a snapshot. Every
- * one serves one volume on a unix socket through the page cache; what it is compared by is not known here.
+ * one serves its volumes through the page cache, on a unix socket or as the place says; what it is compared by is not known here.
  */
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { Client } from 'undici';
+import type { Transport } from './jobs.ts';
 
 export type Place = {
   readonly folder: string;
+  /** Where the server listens unless `tcp` says otherwise. */
   readonly socket: string;
+  /** On this machine; `certificates`: under TLS, by what is in this folder. */
+  readonly tcp: { readonly port: number; readonly certificates: string | null } | null;
   readonly sizeMib: number;
   readonly volumes: number;
 };
@@ -24,6 +28,7 @@ export type Peer = {
   readonly pidFile: ((place: Place) => string) | null;
   /** Creates the volume of this index where that takes a running server, and returns the NBD URI. */
   readonly uri: (place: Place, index: number) => Promise<string>;
+  readonly transports: readonly Transport[];
   /** How many volumes one process of it serves. */
   readonly volumesMax: number;
   /** Whether a snapshot of the first volume is taken while the server runs (ours) or needs it stopped; null: it has none. */
@@ -44,8 +49,15 @@ export function isInstalled(program: string): boolean {
   return folders.some((folder) => existsSync(join(folder, program)));
 }
 
-function plainUri({ socket }: Place, index: number): Promise<string> {
-  return Promise.resolve(`nbd+unix:///v${index}?socket=${socket}`);
+function uriOf({ socket, tcp }: Place, name: string): string {
+  if (tcp === null) return `nbd+unix:///${name}?socket=${socket}`;
+  if (tcp.certificates === null) return `nbd://localhost:${tcp.port}/${name}`;
+  // fio lets no address name files, so its client cannot be told whom to trust. What is measured comes after that.
+  return `nbds://localhost:${tcp.port}/${name}?tls-verify-peer=false`;
+}
+
+function plainUri(place: Place, index: number): Promise<string> {
+  return Promise.resolve(uriOf(place, `v${index}`));
 }
 
 const indices = ({ volumes }: Place) => Array.from({ length: volumes }, (_, index) => index);
@@ -75,12 +87,17 @@ function qemuNbd(format: 'raw' | 'qcow2'): Peer {
     name: `qemu-nbd ${format}`,
     program: 'qemu-nbd',
     prepare: format === 'raw' ? rawFiles : qcow2Files,
-    argv: ({ folder, socket }) => [
-      ...['qemu-nbd', '-t', '-k', socket, '-x', 'v0', '-e', '32', '-f', format],
+    argv: ({ folder, socket, tcp }) => [
+      ...['qemu-nbd', '-t', '-x', 'v0', '-e', '32', '-f', format],
+      ...(tcp === null ? ['-k', socket] : ['-b', 'localhost', '-p', String(tcp.port)]),
+      ...(tcp?.certificates
+        ? ['--object', `tls-creds-x509,id=t,endpoint=server,verify-peer=no,dir=${tcp.certificates}`, '--tls-creds', 't']
+        : []),
       ...['--cache=writeback', '--aio=io_uring', '--discard=unmap', join(folder, 'v0')],
     ],
     pidFile: null,
     uri: plainUri,
+    transports: format === 'raw' ? ['unix', 'tcp', 'tls'] : ['unix'],
     volumesMax: 1,
     snapshot: format === 'raw' ? null : qcow2Snapshot,
   };
@@ -104,6 +121,7 @@ const storageDaemon: Peer = {
   ],
   pidFile: null,
   uri: plainUri,
+  transports: ['unix'],
   volumesMax: 8,
   snapshot: qcow2Snapshot,
 };
@@ -123,6 +141,7 @@ const nbdServer: Peer = {
   argv: ({ folder }) => ['nbd-server', '-C', join(folder, 'nbd.conf'), '-p', join(folder, 'pid')],
   pidFile: ({ folder }) => join(folder, 'pid'),
   uri: plainUri,
+  transports: ['unix'],
   volumesMax: 8,
   snapshot: null,
 };
@@ -136,13 +155,16 @@ function nbdkit(kind: 'memory' | 'file'): Peer {
       mkdirSync(join(place.folder, 'volumes'));
       rawFiles({ ...place, folder: join(place.folder, 'volumes') });
     },
-    argv: ({ folder, socket, sizeMib }) => [
-      ...['nbdkit', '-f', '-U', socket, kind],
+    argv: ({ folder, socket, sizeMib, tcp }) => [
+      ...['nbdkit', '-f', ...(tcp === null ? ['-U', socket] : ['-i', 'localhost', '-p', String(tcp.port)])],
+      ...(tcp?.certificates ? ['--tls=require', `--tls-certificates=${tcp.certificates}`] : []),
+      kind,
       // By default a folder's files are served whatever name was asked for; a single file or memory serves any name.
       ...(kind === 'file' ? [`dir=${join(folder, 'volumes')}`] : [`${sizeMib}M`]),
     ],
     pidFile: null,
     uri: plainUri,
+    transports: kind === 'file' ? ['unix', 'tcp', 'tls'] : ['unix'],
     volumesMax: kind === 'file' ? 8 : 1,
     snapshot: null,
   };
@@ -192,16 +214,24 @@ async function volumeId(place: Place, index: number): Promise<string> {
   return id;
 }
 
+function tlsOptions(certificates: string): string[] {
+  const file = (name: string) => join(certificates, `server-${name}.pem`);
+  return ['--nbd-tls', 'require', '--nbd-tls-cert', file('cert'), '--nbd-tls-key', file('key')];
+}
+
 const quarry: Peer = {
   name: 'quarry',
   program: join(ROOT, 'dist', 'cli', 'main.js'),
   prepare: () => {},
   argv: (place) => [
     ...[process.execPath, join(ROOT, 'dist', 'cli', 'main.js'), 'serve', '--data', join(place.folder, 'data')],
-    ...['--api', `unix:${apiSocket(place)}`, '--nbd', `unix:${place.socket}`, '--log-level', 'warn'],
+    ...['--api', `unix:${apiSocket(place)}`, '--log-level', 'warn'],
+    ...['--nbd', place.tcp === null ? `unix:${place.socket}` : `localhost:${place.tcp.port}`],
+    ...(place.tcp?.certificates ? tlsOptions(place.tcp.certificates) : []),
   ],
   pidFile: null,
-  uri: async (place, index) => `nbd+unix:///${await volumeId(place, index)}?socket=${place.socket}`,
+  uri: async (place, index) => uriOf(place, await volumeId(place, index)),
+  transports: ['unix', 'tcp', 'tls'],
   volumesMax: 8,
   snapshot: {
     isOnline: true,
@@ -222,6 +252,7 @@ export const LIMIT: Peer = {
   argv: ({ folder, socket, sizeMib }) => [LIMIT.program, socket, join(folder, 'v0'), String(sizeMib * 2 ** 20)],
   pidFile: null,
   uri: plainUri,
+  transports: ['unix'],
   volumesMax: 1,
   snapshot: null,
 };
