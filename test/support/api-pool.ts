@@ -5,7 +5,8 @@
 import { Pool } from 'undici';
 import type { Daemon } from './daemon.ts';
 
-const CONNECTIONS = 24;
+/** As many as a test or benchmark has requests at once. */
+const CONNECTIONS = 256;
 const HEADERS = { 'content-type': 'application/json', 'openstack-api-version': 'volume 3.71' };
 
 // biome-ignore lint/suspicious/noExplicitAny: an answer is compared field by field, which is its check
