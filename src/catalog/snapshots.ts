@@ -77,6 +77,9 @@ export async function snapshotsInStatus(reader: Reader, statuses: readonly strin
   return reader.selectFrom('snapshots').selectAll().where('status', 'in', statuses).orderBy('created_at').execute();
 }
 
-export async function allSnapshots(reader: Reader): Promise<SnapshotRow[]> {
-  return reader.selectFrom('snapshots').selectAll().orderBy('created_at').execute();
+export type NamedSnapshot = Pick<SnapshotRow, 'id' | 'name' | 'status'>;
+
+/** As `namedVolumes`. */
+export async function namedSnapshots(reader: Reader): Promise<NamedSnapshot[]> {
+  return reader.selectFrom('snapshots').select(['id', 'name', 'status']).execute();
 }

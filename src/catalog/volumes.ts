@@ -118,8 +118,11 @@ export async function volumesInStatus(reader: Reader, statuses: readonly string[
   return reader.selectFrom('volumes').selectAll().where('status', 'in', statuses).orderBy('created_at').execute();
 }
 
-export async function allVolumes(reader: Reader): Promise<VolumeRow[]> {
-  return reader.selectFrom('volumes').selectAll().orderBy('created_at').execute();
+export type NamedVolume = Pick<VolumeRow, 'id' | 'name' | 'status' | 'read_only'>;
+
+/** Every volume, and of each no more than its publication needs: whole rows of many volumes are much memory. */
+export async function namedVolumes(reader: Reader): Promise<NamedVolume[]> {
+  return reader.selectFrom('volumes').select(['id', 'name', 'status', 'read_only']).execute();
 }
 
 export type StatusCount = { readonly status: string; readonly count: number; readonly sizeGib: number };

@@ -6,9 +6,9 @@
  */
 
 import { allConnections } from '../catalog/attachments.ts';
-import type { ConnectionRow, SnapshotRow, VolumeRow } from '../catalog/schema.ts';
-import { allSnapshots, findSnapshot } from '../catalog/snapshots.ts';
-import { allVolumes, findVolume, volumesNamed } from '../catalog/volumes.ts';
+import type { ConnectionRow } from '../catalog/schema.ts';
+import { findSnapshot, type NamedSnapshot, namedSnapshots } from '../catalog/snapshots.ts';
+import { findVolume, type NamedVolume, namedVolumes, volumesNamed } from '../catalog/volumes.ts';
 import type { Control } from './control.ts';
 import { SERVED_NOT } from './states.ts';
 
@@ -50,11 +50,11 @@ export class Exports {
     const { backend, catalog, log, settings } = this.#control;
     const usages = await backend.usage(null);
     const healthy = new Set(usages.filter((usage) => usage.failed === null).map((usage) => usage.id));
-    const volumes = (await allVolumes(catalog.reader)).filter(
-      (row) => healthy.has(row.id) && !SERVED_NOT.has(row.status),
+    const volumes = await namedVolumes(catalog.reader);
+    const served = new Set(
+      volumes.filter((row) => healthy.has(row.id) && !SERVED_NOT.has(row.status)).map(({ id }) => id),
     );
-    const wanted: (readonly [string, Target])[] = settings.publishAll ? await this.#publicNames(volumes, healthy) : [];
-    const served = new Set(volumes.map(({ id }) => id));
+    const wanted = settings.publishAll ? await this.#publicNames(volumes, { served, healthy }) : [];
     for (const row of await allConnections(catalog.reader))
       if (served.has(row.volume_id)) wanted.push([row.name, connectionTarget(row)]);
     for (let first = 0; first < wanted.length; first += STARTING_AT_ONCE) {
@@ -68,19 +68,20 @@ export class Exports {
   }
 
   async #publicNames(
-    volumes: readonly VolumeRow[],
-    healthy: ReadonlySet<string>,
+    volumes: readonly NamedVolume[],
+    { served, healthy }: { served: ReadonlySet<string>; healthy: ReadonlySet<string> },
   ): Promise<(readonly [string, Target])[]> {
     const { reader } = this.#control.catalog;
     const bearers = new Map<string, number>();
-    for (const { name } of await allVolumes(reader)) if (name !== null) bearers.set(name, (bearers.get(name) ?? 0) + 1);
+    for (const { name } of volumes) if (name !== null) bearers.set(name, (bearers.get(name) ?? 0) + 1);
     const wanted: (readonly [string, Target])[] = [];
     for (const row of volumes) {
+      if (!served.has(row.id)) continue;
       wanted.push([row.id, volumeTarget(row)]);
       if (row.name !== null && isPublishable(row.name) && bearers.get(row.name) === 1)
         wanted.push([row.name, volumeTarget(row)]);
     }
-    for (const row of await allSnapshots(reader))
+    for (const row of await namedSnapshots(reader))
       if (healthy.has(row.id) && !SERVED_NOT.has(row.status)) wanted.push([row.id, snapshotTarget(row)]);
     return wanted;
   }
@@ -207,7 +208,7 @@ function isPublishable(name: string): boolean {
   return name !== '' && !LIKE_AN_ID.test(name);
 }
 
-function volumeTarget(row: VolumeRow): Target {
+function volumeTarget(row: NamedVolume): Target {
   return {
     targetId: row.id,
     readOnly: row.read_only === 1,
@@ -216,7 +217,7 @@ function volumeTarget(row: VolumeRow): Target {
   };
 }
 
-function snapshotTarget(row: SnapshotRow): Target {
+function snapshotTarget(row: NamedSnapshot): Target {
   return { targetId: row.id, readOnly: true, description: `snapshot ${row.name ?? row.id}`, isListed: true };
 }
 

@@ -5,7 +5,7 @@
  */
 import { describe, expect, test } from 'vitest';
 import { allConnections, attachmentsOf } from '../../src/catalog/attachments.ts';
-import { allVolumes, findVolume } from '../../src/catalog/volumes.ts';
+import { findVolume } from '../../src/catalog/volumes.ts';
 import {
   attachVolume,
   detachVolume,
@@ -23,6 +23,7 @@ import { statusByAttachments } from '../../src/control/states.ts';
 import { resetVolume } from '../../src/control/volume-actions.ts';
 import { deleteVolume } from '../../src/control/volumes.ts';
 import { Interrupter } from './interrupt.ts';
+import { allVolumes } from './rows.ts';
 import { CALLER, World } from './world.ts';
 
 const CONNECTOR = { host: 'compute1' };

@@ -7,10 +7,8 @@ import { verifyBackup } from '../../src/backup/verify.ts';
 import { allBackups } from '../../src/catalog/backups.ts';
 import { groupSnapshotsInStatus, groupsInStatus } from '../../src/catalog/groups.ts';
 import type { BackupRow, GroupRow, GroupSnapshotRow } from '../../src/catalog/schema.ts';
-import { allSnapshots } from '../../src/catalog/snapshots.ts';
 import { unfinishedTasks } from '../../src/catalog/tasks.ts';
 import { listTypes } from '../../src/catalog/types.ts';
-import { allVolumes } from '../../src/catalog/volumes.ts';
 import { createBackup, deleteBackup, restoreBackup } from '../../src/control/backups.ts';
 import { createGroupSnapshot, deleteGroupSnapshot } from '../../src/control/group-snapshots.ts';
 import { createGroupFromSource } from '../../src/control/group-sources.ts';
@@ -24,6 +22,7 @@ import { GROUP_STATUSES } from '../../src/control/states.ts';
 import { defaultType } from '../../src/control/types.ts';
 import { createVolume, deleteVolume, extendVolume, revertVolume } from '../../src/control/volumes.ts';
 import { Interrupter } from './interrupt.ts';
+import { allSnapshots, allVolumes } from './rows.ts';
 import { addType } from './types.ts';
 import { CALLER, NEW_BACKUP, NEW_SNAPSHOT, NEW_VOLUME, World } from './world.ts';
 
