@@ -29,8 +29,10 @@ import {
 const REQUEST_TRIES = 5;
 const BODY_TRIES = 4;
 const CONNECT_TIMEOUT_MS = 10_000;
-/** Of a whole answer: 16 MiB at 300 KB/s. */
+/** Until an answer begins: 16 MiB up at 300 KB/s. */
 const REQUEST_TIMEOUT_MS = 60_000;
+/** Without a byte on the connection, in the middle of a body too: else an answer that stops coming holds its work for ever. */
+const IDLE_TIMEOUT_MS = 60_000;
 const SOCKETS_MAX = 16;
 const DELETES_PER_REQUEST = 1000;
 
@@ -50,6 +52,7 @@ export type S3Options = {
   /** Null: the usual environment, files and roles. */
   readonly credentials: { readonly accessKeyId: string; readonly secretAccessKey: string } | null;
   readonly requestTimeoutMs?: number;
+  readonly idleTimeoutMs?: number;
 };
 
 export class S3Objects implements ObjectStore {
@@ -72,6 +75,7 @@ export class S3Objects implements ObjectStore {
       requestHandler: {
         connectionTimeout: CONNECT_TIMEOUT_MS,
         requestTimeout: options.requestTimeoutMs ?? REQUEST_TIMEOUT_MS,
+        socketTimeout: options.idleTimeoutMs ?? IDLE_TIMEOUT_MS,
         // Without it the SDK only warns and waits on.
         throwOnRequestTimeout: true,
         httpAgent: new HttpAgent(agent),
