@@ -10,11 +10,14 @@ import { backupsWithBase, updateBackup } from '../catalog/backups.ts';
 import type { BackupRow } from '../catalog/schema.ts';
 import type { Control } from './control.ts';
 
+/** The signal says when everything stops. */
+export type OpenRepository = (signal: AbortSignal) => Promise<Repository>;
+
 export type BackupOptions = {
   /** Where backups go, for people. */
   readonly container: string;
   /** Null: this daemon makes no backups. */
-  readonly open: (() => Promise<Repository>) | null;
+  readonly open: OpenRepository | null;
   readonly data: DataAccess;
 };
 
@@ -30,7 +33,7 @@ export class BackupStore {
   readonly container: string;
   readonly data: DataAccess;
   readonly #control: Control;
-  readonly #open: (() => Promise<Repository>) | null;
+  readonly #open: OpenRepository | null;
   readonly #stop = new AbortController();
   readonly #progress = new Map<string, Progress>();
   #opened: Promise<Repository> | null = null;
@@ -58,7 +61,7 @@ export class BackupStore {
     this.#opener();
   }
 
-  #opener(): () => Promise<Repository> {
+  #opener(): OpenRepository {
     if (this.#open !== null) return this.#open;
     const reason = 'This daemon has no place for backups: start it with --backups file:DIR or s3://BUCKET/PREFIX.';
     throw new Failure('objects_unavailable', { reason });
@@ -66,7 +69,7 @@ export class BackupStore {
 
   async repository(): Promise<Repository> {
     const open = this.#opener();
-    this.#opened ??= open().catch((error: unknown) => {
+    this.#opened ??= open(this.signal).catch((error: unknown) => {
       this.#opened = null;
       throw error;
     });

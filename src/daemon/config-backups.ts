@@ -84,3 +84,12 @@ export function backupKeyOf(path: string | undefined): Buffer | null {
     throw refuse(`${path} must hold 64 hexadecimal digits: openssl rand -hex 32.`);
   return Buffer.from(content, 'hex');
 }
+
+/** Slower, and a pack would not be through before its backup is taken for dead. */
+const BYTES_PER_SECOND_MIN = 65_536;
+
+export function backupRateOf(rate: number | undefined): number | null {
+  if (rate === undefined) return null;
+  if (Number.isSafeInteger(rate) && rate >= BYTES_PER_SECOND_MIN) return rate;
+  throw refuse(`backup_bytes_per_second is ${rate}, but must be a whole number of ${BYTES_PER_SECOND_MIN} or more.`);
+}

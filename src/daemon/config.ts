@@ -16,7 +16,7 @@ import { NO_LIMITS, UNLIMITED, USUAL_LIMITS } from '../control/quotas.ts';
 import type { ConnectionLimits, TlsOptions } from '../native/plane.ts';
 import { type Address, isLoopback, parseAddress, splitAddresses } from './address.ts';
 import { type Access, accessOf, rateLimitsOf } from './config-access.ts';
-import { type BackupTarget, backupKeyOf, backupTargetOf } from './config-backups.ts';
+import { type BackupTarget, backupKeyOf, backupRateOf, backupTargetOf } from './config-backups.ts';
 
 /** As the command line gives them; whatever is absent comes from the file or is the default. */
 export type ServeFlags = {
@@ -60,6 +60,8 @@ export type Config = {
   readonly backups: BackupTarget;
   /** The key that backups are encrypted under; null: they are not. */
   readonly backupKey: Buffer | null;
+  /** At which rate backups may use their place; null: as fast as it goes. */
+  readonly backupBytesPerSecond: number | null;
 };
 
 type Plain = Readonly<Record<string, unknown>>;
@@ -94,6 +96,7 @@ const KEYS = {
   keystone: 'table',
   rate_limit: 'table',
   body_bytes_max: 'number',
+  backup_bytes_per_second: 'number',
   open_metrics: 'truth',
 } as const;
 
@@ -156,6 +159,7 @@ export function readConfig(flags: ServeFlags, options: { isTerminal: boolean }):
       endpoint: text('s3_endpoint', flags.s3Endpoint) ?? null,
       table: (file['s3'] as Plain | undefined) ?? {},
     }),
+    backupBytesPerSecond: backupRateOf(file['backup_bytes_per_second'] as number | undefined),
     backupKey: backupKeyOf(text('backup_key_file', undefined)),
   };
 }

@@ -18,12 +18,14 @@ import { Failure } from '../base/errors.ts';
 import type { RootLog } from '../base/log.ts';
 import { openMetrics } from '../base/metrics.ts';
 import { openSqliteCatalog } from '../catalog/sqlite.ts';
+import type { OpenRepository } from '../control/backup-store.ts';
 import { Control } from '../control/control.ts';
 import { nbdUri } from '../control/exports.ts';
 import { MESSAGE_SWEEP_MS, removeExpiredMessages } from '../control/messages.ts';
 import type { ConnectionLimits, TlsOptions } from '../native/plane.ts';
 import { FolderObjects } from '../objects/folder.ts';
 import type { ObjectStore } from '../objects/objects.ts';
+import { PacedObjects } from '../objects/paced.ts';
 import { openAccess } from './access.ts';
 import type { Config } from './config.ts';
 import type { Access } from './config-access.ts';
@@ -115,9 +117,7 @@ export async function wire({ config, log, version, createBackend, onFatal }: Wir
       newId: randomUUID,
       newSecret: () => randomBytes(16).toString('hex'),
       now: Date.now,
-      pause: async (ms, signal) => {
-        await sleep(ms, undefined, { signal }).catch(() => {});
-      },
+      pause,
     });
     const running = control;
     try {
@@ -161,11 +161,28 @@ export async function wire({ config, log, version, createBackend, onFatal }: Wir
   }
 }
 
+async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  await sleep(ms, undefined, { signal }).catch(() => {});
+}
+
 /** How to open it; null where there is none. */
-function repositoryOf({ backups, backupKey }: Config, pool: ChunkPool): (() => Promise<Repository>) | null {
+function repositoryOf(config: Config, pool: ChunkPool): OpenRepository | null {
+  const { backups, backupBytesPerSecond, backupKey } = config;
   if (backups.kind === 'none') return null;
   const wrappingKey = backupKey === null ? null : wrappingKeyFrom(backupKey);
-  return async () => Repository.open({ objects: await openObjects(backups), pool, wrappingKey, now: Date.now });
+  return async (signal) => {
+    const direct = await openObjects(backups);
+    const objects =
+      backupBytesPerSecond === null
+        ? direct
+        : new PacedObjects(direct, {
+            bytesPerSecond: backupBytesPerSecond,
+            elapsedMs: () => performance.now(),
+            pause,
+            signal,
+          });
+    return Repository.open({ objects, pool, wrappingKey, now: Date.now });
+  };
 }
 
 async function openObjects(target: Exclude<BackupTarget, { kind: 'none' }>): Promise<ObjectStore> {
