@@ -14,7 +14,8 @@ import type { Repository } from './repository.ts';
 /** The unit of upload: requests stay few and memory bounded. */
 const PACK_BYTES = 16 << 20;
 const INDEX_BYTES = 4 << 20;
-const UPLOADS_AT_ONCE = 4;
+/** With the pack that is being filled, what packs take of memory: 48 MiB per backup. */
+const UPLOADS_AT_ONCE = 2;
 const FOOTER_ENTRIES_MAX = 4096;
 
 export type WriterOptions = {
@@ -50,6 +51,8 @@ export class PackWriter {
   readonly #packs: ManifestPack[] = [];
   readonly #indexes: ManifestIndex[] = [];
   #pack: OpenPack | null = null;
+  /** Of packs that are stored: used again, so that memory does not depend on when the garbage collector runs. */
+  readonly #spare: Buffer[] = [];
   #sequence: number;
   #leaves: Buffer[] = [];
   #leavesBytes = 0;
@@ -107,9 +110,8 @@ export class PackWriter {
 
   #open(): OpenPack {
     // The largest chunk may start just below the limit of an empty pack.
-    const buffer = Buffer.allocUnsafeSlow(
-      this.#packBytes + this.#repository.chunkBytes + footerBytes(FOOTER_ENTRIES_MAX),
-    );
+    const size = this.#packBytes + this.#repository.chunkBytes + footerBytes(FOOTER_ENTRIES_MAX);
+    const buffer = this.#spare.pop() ?? Buffer.allocUnsafeSlow(size);
     const pack: OpenPack = { sequence: this.#sequence, buffer, entries: [], used: 0 };
     this.#sequence += 1;
     return pack;
@@ -135,6 +137,7 @@ export class PackWriter {
       const whole = Buffer.from(bytes.buffer, bytes.byteOffset, pack.used + footer.bytes.length);
       footer.bytes.copy(whole, pack.used);
       await objects.put(packKey(volume, backup, pack.sequence), whole, { ifAbsent: false });
+      this.#spare.push(bytes);
       const live = pack.used;
       this.#packs.push([number, backup, pack.sequence, whole.length, live, footer.hash.toString('hex'), keyId]);
       this.#bytes += whole.length;
