@@ -1,23 +1,10 @@
 /** Programs on python-cinderclient against a daemon without authentication. What they check is in python/cinder_client.py. */
-import { join } from 'node:path';
 import { afterAll, beforeAll, describe } from 'vitest';
 import { testChecks } from '../support/checks.ts';
 import { type Daemon, startDaemon } from '../support/daemon.ts';
 import { describeWithPython } from '../support/python.ts';
+import { cinderClient } from './programs.ts';
 
-const PROGRAM = join(import.meta.dirname, 'python', 'cinder_client.py');
-const AREAS = [
-  'volumes',
-  'snapshots',
-  'operator',
-  'types',
-  'services',
-  'quotas',
-  'attachments',
-  'transfers',
-  'groups',
-  'messages',
-];
 const PROJECT = 'c17de40000000000000000000c17de40';
 
 await describeWithPython('openstack', 'python-cinderclient', async (python) => {
@@ -30,7 +17,9 @@ await describeWithPython('openstack', 'python-cinderclient', async (python) => {
   afterAll(() => daemon?.stop());
 
   describe('without authentication', async () => {
-    const program = { command: python.program('python'), args: [PROGRAM], areas: AREAS, options: { env: python.env } };
-    await testChecks(program, () => ({ OS_AUTH_TYPE: 'none', OS_ENDPOINT: `${daemon.url}/v3/${PROJECT}` }));
+    await testChecks(cinderClient(python), () => ({
+      OS_AUTH_TYPE: 'none',
+      OS_ENDPOINT: `${daemon.url}/v3/${PROJECT}`,
+    }));
   });
 });

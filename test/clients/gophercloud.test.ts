@@ -1,14 +1,13 @@
 /** A program on gophercloud, which Terraform and Kubernetes use, against a daemon without authentication. Its checks are in gophercloud/. */
-import { join } from 'node:path';
 import { afterAll, beforeAll, describe } from 'vitest';
 import { testChecks } from '../support/checks.ts';
 import { type Daemon, startDaemon } from '../support/daemon.ts';
 import { describeWithGo } from '../support/go.ts';
+import { GOPHERCLOUD, gophercloud } from './programs.ts';
 
-const AREAS = ['volumes', 'snapshots', 'operator', 'types', 'quotas', 'retype', 'attachments', 'transfers'];
 const PROJECT = '60f3c10ad000000000000000060f3c10';
 
-await describeWithGo(join(import.meta.dirname, 'gophercloud'), 'gophercloud', async (program) => {
+await describeWithGo(GOPHERCLOUD, 'gophercloud', async (program) => {
   let daemon: Daemon;
 
   beforeAll(async () => {
@@ -18,7 +17,7 @@ await describeWithGo(join(import.meta.dirname, 'gophercloud'), 'gophercloud', as
   afterAll(() => daemon?.stop());
 
   describe('without authentication', async () => {
-    await testChecks({ command: program, args: [], areas: AREAS, options: {} }, () => ({
+    await testChecks(gophercloud(program), () => ({
       QUARRY_ENDPOINT: `${daemon.url}/v3`,
       QUARRY_PROJECT: PROJECT,
     }));

@@ -2,55 +2,49 @@
  * The openstack command line as a tenant has it: it logs in at Keystone, finds the service in the catalog, and is what
  * its roles make it. The suites that need no second user run here too, with an administrator of another project.
  */
-import { writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Daemon, startDaemon } from '../support/daemon.ts';
-import { KEYSTONE_START_MS, type Keystone, startKeystone, type UserName } from '../support/keystone.ts';
+import { type Cloud, startCloud } from '../support/cloud.ts';
+import { KEYSTONE_START_MS, type UserName } from '../support/keystone.ts';
 import { OpenstackCli, Osc } from '../support/openstack-cli.ts';
 import { describeWithPython } from '../support/python.ts';
-import { type TempFolder, tempFolder } from '../support/temp.ts';
+import { attachments } from './osc/attachments.ts';
+import { groups, messages, transfers } from './osc/groups.ts';
+import { retypes } from './osc/types.ts';
 import { volumes } from './osc/volumes.ts';
 
+const SUITES = { volumes, attachments, retypes, transfers, groups, messages };
+
 await describeWithPython('openstack', 'the openstack command line through Keystone', (python) => {
-  let folder: TempFolder;
-  let keystone: Keystone;
-  let daemon: Daemon;
+  let cloud: Cloud;
   let cli: OpenstackCli;
+  let token = '';
 
   beforeAll(async () => {
-    folder = await tempFolder();
-    keystone = await startKeystone(python);
-    const config = join(folder.path, 'quarry.toml');
-    const own = `auth_url = "${keystone.url}"\nusername = "quarry"\npassword = "quarry"\nproject_name = "service"\n`;
-    await writeFile(config, `auth = "keystone"\n[keystone]\n${own}`, { mode: 0o600 });
-    daemon = await startDaemon({ api: 'tcp', args: ['--config', config] });
-    await keystone.publish(`${daemon.url}/v3`);
+    cloud = await startCloud(python);
     cli = new OpenstackCli(python);
+    token = await cloud.keystone.token('demo');
   }, KEYSTONE_START_MS);
 
   afterAll(async () => {
     await cli?.[Symbol.asyncDispose]();
-    await daemon?.stop();
-    await keystone?.stop();
-    await folder?.remove();
+    await cloud?.stop();
   });
 
   /** The variables of a user's environment, as the options of the same names. */
   const as = (name: UserName): Osc => {
-    const options = Object.entries(keystone.env(name)).map(
+    const options = Object.entries(cloud.keystone.env(name)).map(
       ([variable, value]) => `--${variable.toLowerCase().replaceAll('_', '-')}=${value}`,
     );
     return new Osc(cli, options);
   };
 
-  describe('volumes', () => {
-    volumes(() => ({
+  describe.each(Object.entries(SUITES))('%s', (_name, suite) => {
+    suite(() => ({
       admin: as('admin'),
       user: as('demo'),
-      projectId: keystone.user('demo').projectId,
-      daemon,
-      headers: {},
+      projectId: cloud.keystone.user('demo').projectId,
+      daemon: cloud.daemon,
+      headers: { 'x-auth-token': token },
     }));
   });
 
@@ -110,7 +104,7 @@ await describeWithPython('openstack', 'the openstack command line through Keysto
     const listed = await admin.list('quota list --volume');
     expect(listed).toEqual(
       expect.arrayContaining([
-        expect.objectContaining({ 'Project ID': keystone.user('demo').projectId, Volumes: 5, Gigabytes: 5 }),
+        expect.objectContaining({ 'Project ID': cloud.keystone.user('demo').projectId, Volumes: 5, Gigabytes: 5 }),
       ]),
     );
     await admin.ok('quota delete --volume demo');

@@ -1,25 +1,10 @@
 /** Programs on openstacksdk against a daemon without authentication. What they check is in python/sdk.py. */
-import { join } from 'node:path';
 import { afterAll, beforeAll, describe } from 'vitest';
 import { testChecks } from '../support/checks.ts';
 import { type Daemon, startDaemon } from '../support/daemon.ts';
 import { describeWithPython } from '../support/python.ts';
+import { sdk } from './programs.ts';
 
-const PROGRAM = join(import.meta.dirname, 'python', 'sdk.py');
-const AREAS = [
-  'volumes',
-  'snapshots',
-  'cloud',
-  'operator',
-  'types',
-  'services',
-  'quotas',
-  'retype',
-  'attachments',
-  'transfers',
-  'groups',
-  'messages',
-];
 const PROJECT = '5d4c0000000000000000000000005d4c';
 
 await describeWithPython('openstack', 'openstacksdk', async (python) => {
@@ -32,7 +17,6 @@ await describeWithPython('openstack', 'openstacksdk', async (python) => {
   afterAll(() => daemon?.stop());
 
   describe('without authentication', async () => {
-    const program = { command: python.program('python'), args: [PROGRAM], areas: AREAS, options: { env: python.env } };
-    await testChecks(program, () => ({ OS_AUTH_TYPE: 'none', OS_ENDPOINT: `${daemon.url}/v3/${PROJECT}` }));
+    await testChecks(sdk(python), () => ({ OS_AUTH_TYPE: 'none', OS_ENDPOINT: `${daemon.url}/v3/${PROJECT}` }));
   });
 });
