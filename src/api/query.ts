@@ -18,7 +18,9 @@ export type FilterWord<Column extends string> =
   | { readonly kind: 'text' | 'number' | 'truth' | 'time'; readonly column: Column }
   | { readonly kind: 'metadata'; readonly scope: 'user' | 'image' }
   /** The same for every object: all match or none does. */
-  | { readonly kind: 'constant'; readonly value: string | null };
+  | { readonly kind: 'constant'; readonly value: string | null }
+  /** One value too, but what a filter says need not equal it. */
+  | { readonly kind: 'matched'; matches(text: string): boolean };
 
 export type Words<Column extends string> = {
   readonly filters: Readonly<Record<string, FilterWord<Column>>>;
@@ -183,6 +185,8 @@ function filtersOf<Column extends string>(
       return [equal(word.column, truthOf(name, text, asked.minor) ? 1 : 0)];
     case 'constant':
       return isSame(word.value, text) ? [] : [{ kind: 'nothing' }];
+    case 'matched':
+      return word.matches(text) ? [] : [{ kind: 'nothing' }];
     case 'metadata':
       return dictionaryOf(name, text).map(([key, value]) => ({ kind: 'metadata', scope: word.scope, key, value }));
     case 'time':

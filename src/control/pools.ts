@@ -39,6 +39,14 @@ export function poolName(control: Control): string {
   return `${backendName(control)}#${POOL.pool_name}`;
 }
 
+/** Whether `name` is this host, backend or pool, or one on it: `host` has all of `host@backend#pool`. */
+export function isAt(name: string, place: string): boolean {
+  if (name === place) return true;
+  return (
+    !place.includes('#') && (name.startsWith(`${place}#`) || (!place.includes('@') && name.startsWith(`${place}@`)))
+  );
+}
+
 export async function capabilities(control: Control): Promise<Capabilities> {
   const { pool, volumes } = await status(control);
   const provisioned = volumes.reduce((sum, line) => sum + line.sizeGib, 0);

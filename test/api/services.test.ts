@@ -28,7 +28,11 @@ describe('services', () => {
     });
     const newest = await api.ask('GET', '/v3/os-services?binary=cinder-volume', { minor: 49 });
     expect(newest.body.services).toMatchObject([{ cluster: null, backend_state: 'up' }]);
-    expect((await api.ask('GET', '/v3/os-services?host=nowhere')).body).toEqual({ services: [] });
+    const at = async (host: string) =>
+      (await api.ask('GET', `/v3/os-services?host=${host}`)).body.services.map((row: { binary: string }) => row.binary);
+    expect(await at('here')).toEqual(['cinder-scheduler', 'cinder-volume', 'cinder-backup']);
+    expect(await at('here@pool')).toEqual(['cinder-volume']);
+    for (const host of ['nowhere', 'her', 'here@', 'here@poo']) expect(await at(host), host).toEqual([]);
     await expect(listServices(api.world.control, MEMBER)).rejects.toMatchObject({ code: 'forbidden' });
     await expect(hostUse(api.world.control, MEMBER, 'here@pool')).rejects.toMatchObject({ code: 'forbidden' });
   });

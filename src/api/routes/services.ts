@@ -3,6 +3,7 @@
  */
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { isLogLevel, type LogLevel } from '../../base/log.ts';
+import { isAt } from '../../control/pools.ts';
 import {
   disableService,
   enableService,
@@ -35,7 +36,7 @@ export function serviceRoutes(app: FastifyInstance, context: RouteContext): void
       const query = request.query as Query;
       const [host, binary] = [one(query, 'host'), one(query, 'binary')];
       const services = (await listServices(control, request.asked.caller)).filter(
-        (service) => (host ?? service.host) === service.host && (binary ?? service.binary) === service.binary,
+        (service) => (host === undefined || isAt(service.host, host)) && (binary ?? service.binary) === service.binary,
       );
       const zone = control.settings.availabilityZone;
       // Whoever answers this is alive now.

@@ -5,6 +5,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { Failure } from '../../base/errors.ts';
 import type { VolumeColumn } from '../../catalog/volumes.ts';
 import { enforce } from '../../control/policy.ts';
+import { isAt } from '../../control/pools.ts';
 import {
   countVolumes,
   createVolume,
@@ -84,7 +85,7 @@ const WORDS: Words<VolumeColumn> = {
 
 /** All volumes are on one host: a filter by it takes all or none. */
 function wordsAt({ host }: Place): Words<VolumeColumn> {
-  return { ...WORDS, filters: { ...WORDS.filters, host: { kind: 'constant', value: host } } };
+  return { ...WORDS, filters: { ...WORDS.filters, host: { kind: 'matched', matches: (at) => isAt(host, at) } } };
 }
 
 export function volumeRoutes(app: FastifyInstance, context: RouteContext): void {
