@@ -7,17 +7,32 @@ export const GOPHERCLOUD = join(import.meta.dirname, 'gophercloud');
 
 export function sdk(python: PythonEnvironment): Program {
   const basics = ['volumes', 'snapshots', 'cloud', 'operator', 'types', 'services', 'quotas'];
-  return pythonProgram(python, 'sdk.py', [...basics, 'retype', 'attachments', 'transfers', 'groups', 'messages']);
+  return pythonProgram(python, 'sdk.py', [
+    ...basics,
+    'retype',
+    'attachments',
+    'transfers',
+    'groups',
+    'messages',
+    'backups',
+  ]);
 }
 
 export function cinderClient(python: PythonEnvironment): Program {
   const basics = ['volumes', 'snapshots', 'operator', 'types', 'services', 'quotas'];
-  return pythonProgram(python, 'cinder_client.py', [...basics, 'attachments', 'transfers', 'groups', 'messages']);
+  return pythonProgram(python, 'cinder_client.py', [
+    ...basics,
+    'attachments',
+    'transfers',
+    'groups',
+    'messages',
+    'backups',
+  ]);
 }
 
 export function gophercloud(command: string): Program {
   const basics = ['volumes', 'snapshots', 'operator', 'types', 'quotas'];
-  return { command, args: [], areas: [...basics, 'retype', 'attachments', 'transfers'], options: {} };
+  return { command, args: [], areas: [...basics, 'retype', 'attachments', 'transfers', 'backups'], options: {} };
 }
 
 function pythonProgram(python: PythonEnvironment, file: string, areas: readonly string[]): Program {
