@@ -3,11 +3,8 @@
  * published at the moment is not known here.
  */
 import { type Listing, listPage } from './listing.ts';
-import { manyByIds } from './many.ts';
+import { manyByIds, parts } from './many.ts';
 import type { AttachmentRow, ConnectionRow, Reader, Writer } from './schema.ts';
-
-/** Ids per query: below what any SQL database takes as parameters. */
-const IDS_PER_QUERY = 1000;
 
 export type AttachmentColumn =
   | 'id'
@@ -94,12 +91,14 @@ export async function connectionsOfAttachments(
   attachmentIds: readonly string[],
 ): Promise<Map<string, ConnectionRow>> {
   const found = new Map<string, ConnectionRow>();
-  for (const ids of pages(attachmentIds)) {
-    const rows = await reader.selectFrom('connections').selectAll().where('attachment_id', 'in', ids).execute();
-    for (const row of rows) if (row.attachment_id !== null) found.set(row.attachment_id, row);
-  }
+  for (const row of await connectionRows(reader, attachmentIds))
+    if (row.attachment_id !== null) found.set(row.attachment_id, row);
   return found;
 }
+
+const connectionRows = manyByIds((reader, ids) =>
+  reader.selectFrom('connections').selectAll().where('attachment_id', 'in', ids),
+);
 
 export async function allConnections(reader: Reader): Promise<ConnectionRow[]> {
   return reader.selectFrom('connections').selectAll().orderBy('created_at').execute();
@@ -116,9 +115,5 @@ export async function updateConnection(writer: Writer, name: string, changes: Co
 }
 
 export async function removeConnections(writer: Writer, names: readonly string[]): Promise<void> {
-  for (const some of pages(names)) await writer.deleteFrom('connections').where('name', 'in', some).execute();
-}
-
-function* pages(ids: readonly string[]): Generator<readonly string[]> {
-  for (let first = 0; first < ids.length; first += IDS_PER_QUERY) yield ids.slice(first, first + IDS_PER_QUERY);
+  for (const some of parts(names)) await writer.deleteFrom('connections').where('name', 'in', some).execute();
 }

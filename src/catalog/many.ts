@@ -9,6 +9,11 @@ import type { Reader } from './schema.ts';
 const LENGTHS = [1, 10, 100, 1000] as const;
 const IDS_PER_QUERY = 1000;
 
+/** As many ids as one query takes, in turns. */
+export function* parts(ids: readonly string[]): Generator<readonly string[]> {
+  for (let first = 0; first < ids.length; first += IDS_PER_QUERY) yield ids.slice(first, first + IDS_PER_QUERY);
+}
+
 export type Many<Row> = (reader: Reader, ids: readonly string[]) => Promise<Row[]>;
 
 /** The query must name the ids as its only parameters, in their order; repeated ids must not repeat rows (`in`). */
@@ -24,8 +29,8 @@ export function manyByIds<Row>(query: (reader: Reader, ids: readonly string[]) =
   };
   return async (reader, ids) => {
     const rows: Row[] = [];
-    for (let first = 0; first < ids.length; first += IDS_PER_QUERY) {
-      const some = filled(ids.slice(first, first + IDS_PER_QUERY));
+    for (const part of parts(ids)) {
+      const some = filled(part);
       const answer = await reader.executeQuery<Row>({ ...compiled(reader, some), parameters: some });
       for (const row of answer.rows) rows.push(row);
     }

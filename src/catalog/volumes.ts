@@ -4,10 +4,8 @@
  */
 import { sql } from 'kysely';
 import { type Listing, listPage, matching } from './listing.ts';
+import { manyByIds } from './many.ts';
 import type { NewVolumeRow, Reader, VolumeRow, Writer } from './schema.ts';
-
-/** Below what any SQL database takes as parameters. */
-const IDS_PER_QUERY = 1000;
 
 export type VolumeColumn =
   | 'id'
@@ -31,14 +29,9 @@ export async function findVolume(reader: Reader, id: string): Promise<VolumeRow 
   return reader.selectFrom('volumes').selectAll().where('id', '=', id).executeTakeFirst();
 }
 
-export async function findVolumes(reader: Reader, ids: readonly string[]): Promise<VolumeRow[]> {
-  const found: VolumeRow[] = [];
-  for (let first = 0; first < ids.length; first += IDS_PER_QUERY) {
-    const some = ids.slice(first, first + IDS_PER_QUERY);
-    found.push(...(await reader.selectFrom('volumes').selectAll().where('id', 'in', some).execute()));
-  }
-  return found;
-}
+export const findVolumes = manyByIds<VolumeRow>((reader, ids) =>
+  reader.selectFrom('volumes').selectAll().where('id', 'in', ids),
+);
 
 export async function insertVolume(writer: Writer, row: NewVolumeRow): Promise<VolumeRow> {
   return writer.insertInto('volumes').values(row).returningAll().executeTakeFirstOrThrow();

@@ -33,6 +33,7 @@ import {
 import type { Control } from './control.ts';
 import type { Caller } from './policy.ts';
 import { begin, followAttachments, requireAction, visibleVolume } from './states.ts';
+import { isVisible } from './visibility.ts';
 
 export type Mode = 'rw' | 'ro';
 /** Not decided yet; clients know it by this word. */
@@ -301,7 +302,7 @@ async function withConnections(control: Control, rows: readonly AttachmentRow[])
 
 async function visibleAttachment(reader: Reader, caller: Caller, id: string): Promise<AttachmentRow> {
   const row = await findAttachment(reader, id);
-  if (row === undefined || !(caller.isAdmin || row.project_id === caller.projectId)) throw missing(id);
+  if (!isVisible(caller, row)) throw missing(id);
   return row;
 }
 

@@ -16,16 +16,17 @@ import { type Metadata, mergeMetadata, metadataOfAll, replaceMetadata } from '..
 import type { Listing } from '../catalog/listing.ts';
 import type { BackupRow, VolumeRow, Writer } from '../catalog/schema.ts';
 import { findType } from '../catalog/types.ts';
-import { findVolume, insertVolume, type Totals } from '../catalog/volumes.ts';
+import { findVolume, type Totals } from '../catalog/volumes.ts';
 import type { Progress } from './backup-store.ts';
 import { refuseWhileConnectable } from './connections.ts';
 import { type Control, refuseWhileConnected } from './control.ts';
+import { addVolume } from './new-rows.ts';
 import type { Caller } from './policy.ts';
-import { charge, chargeBackup } from './quotas.ts';
+import { chargeBackup } from './quotas.ts';
 import { requireBackupService } from './services.ts';
 import { begin, initialStatus, resetStatus, visibleBackup, visibleSnapshot, visibleVolume } from './states.ts';
 import type { Task } from './tasks.ts';
-import { defaultType, isMultiattach } from './types.ts';
+import { defaultType } from './types.ts';
 
 export type Backup = { readonly row: BackupRow; readonly metadata: Metadata };
 
@@ -223,7 +224,7 @@ export async function restoreBackup(
     const nowUs = control.nowUs();
     const target =
       volumeId === null
-        ? await newVolume(control, writer, { caller, row, name: wanted.name ?? `restore_backup_${id}`, nowUs })
+        ? await newVolume(control, writer, { caller, row, name: wanted.name ?? `restore_backup_${id}` })
         : await existingVolume(writer, { caller, row, volumeId, nowUs });
     if (volumeId !== null) await refuseWhileConnectable(writer, { id: volumeId, code: 'wrong_state' });
     await begin(writer, { table: 'backups', id, action: 'restore', nowUs });
@@ -249,32 +250,20 @@ type Target = { readonly caller: Caller; readonly row: BackupRow; readonly nowUs
 async function newVolume(
   control: Control,
   writer: Writer,
-  { caller, row, name, nowUs }: Target & { name: string },
+  { caller, row, name }: Pick<Target, 'caller' | 'row'> & { name: string },
 ): Promise<VolumeRow> {
   const source = await findVolume(writer, row.volume_id);
   const type = (source && (await findType(writer, source.type_id))) ?? (await defaultType(writer));
-  const sizes = { gigabytes: row.size_gib, volumeGib: row.size_gib };
-  await charge(control, writer, { projectId: caller.projectId, type, volumes: 1, snapshots: 0, ...sizes });
-  return insertVolume(writer, {
-    id: control.newId(),
-    project_id: caller.projectId,
-    user_id: caller.userId,
+  return addVolume(control, writer, caller, {
+    type,
+    sizeGib: row.size_gib,
     name,
-    description: `auto-created_from_restore_from_backup`,
-    size_gib: row.size_gib,
-    target_size_gib: null,
-    status: 'restoring-backup',
-    previous_status: null,
-    failure: null,
-    availability_zone: control.settings.availabilityZone,
-    type_id: type.id,
-    snapshot_id: null,
-    source_volume_id: null,
+    description: 'auto-created_from_restore_from_backup',
     bootable: 0,
-    multiattach: (await isMultiattach(writer, type)) ? 1 : 0,
-    read_only: null,
-    created_at: nowUs,
-    updated_at: null,
+    snapshotId: null,
+    sourceVolumeId: null,
+    groupId: null,
+    status: 'restoring-backup',
   });
 }
 

@@ -14,16 +14,14 @@ import {
   volumesOfGroup,
 } from '../catalog/groups.ts';
 import type { Listing } from '../catalog/listing.ts';
-import type { GroupSnapshotRow, Reader, VolumeRow, Writer } from '../catalog/schema.ts';
-import { insertSnapshot } from '../catalog/snapshots.ts';
-import { findType } from '../catalog/types.ts';
+import type { GroupSnapshotRow, Reader } from '../catalog/schema.ts';
 import { type Control, refuseWhileConnected } from './control.ts';
 import { isConsistent } from './group-types.ts';
 import { invalidGroup, visibleGroup } from './groups.ts';
+import { addSnapshot } from './new-rows.ts';
 import { type Caller, enforce } from './policy.ts';
-import { charge } from './quotas.ts';
 import { begin, initialStatus, requireStatus, resetStatus } from './states.ts';
-import { defaultType } from './types.ts';
+import { requireVisible } from './visibility.ts';
 
 export type NewGroupSnapshot = {
   readonly groupId: string;
@@ -58,8 +56,12 @@ export async function createGroupSnapshot(
     };
     await insertGroupSnapshot(writer, row);
     const members = [];
-    for (const volume of await volumesOfGroup(writer, group.id))
-      members.push({ snapshotId: await insertMember(control, writer, { caller, row, volume }), volumeId: volume.id });
+    const { name, description } = row;
+    for (const volume of await volumesOfGroup(writer, group.id)) {
+      requireStatus(volume, 'snapshot a volume in use');
+      const member = { volume, name, description, group_snapshot_id: row.id };
+      members.push({ snapshotId: (await addSnapshot(control, writer, caller, member)).id, volumeId: volume.id });
+    }
     const args = { groupSnapshotId: row.id, isAtOneInstant: type !== undefined && isConsistent(type), members };
     const order = { kind: 'create-group-snapshot', subject: row.id, args, caller } as const;
     return { row, task: await control.tasks.accept(writer, order) };
@@ -68,43 +70,8 @@ export async function createGroupSnapshot(
   return accepted.row;
 }
 
-/** Returns its id. Each charge sees the snapshots inserted before. */
-async function insertMember(
-  control: Control,
-  writer: Writer,
-  { caller, row, volume }: { caller: Caller; row: GroupSnapshotRow; volume: VolumeRow },
-): Promise<string> {
-  requireStatus(volume, 'snapshot a volume in use');
-  const type = (await findType(writer, volume.type_id)) ?? (await defaultType(writer));
-  const { projectId } = caller;
-  const gigabytes = volume.size_gib;
-  await charge(control, writer, { projectId, type, volumes: 0, snapshots: 1, gigabytes, volumeGib: null });
-  const inserted = await insertSnapshot(writer, {
-    id: control.newId(),
-    project_id: projectId,
-    user_id: caller.userId,
-    volume_id: volume.id,
-    type_id: type.id,
-    name: row.name,
-    description: row.description,
-    size_gib: gigabytes,
-    status: initialStatus('snapshots'),
-    previous_status: null,
-    failure: null,
-    progress: '0%',
-    availability_zone: volume.availability_zone,
-    created_at: control.nowUs(),
-    updated_at: null,
-    group_snapshot_id: row.id,
-  });
-  return inserted.id;
-}
-
 export async function visibleGroupSnapshot(reader: Reader, caller: Caller, id: string): Promise<GroupSnapshotRow> {
-  const row = await findGroupSnapshot(reader, id);
-  if (row === undefined || !(caller.isAdmin || row.project_id === caller.projectId))
-    throw new Failure('not_found', { kind: 'GroupSnapshot', id });
-  return row;
+  return requireVisible(caller, await findGroupSnapshot(reader, id), { kind: 'GroupSnapshot', id });
 }
 
 export async function getGroupSnapshot(control: Control, caller: Caller, id: string): Promise<GroupSnapshotRow> {

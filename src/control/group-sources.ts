@@ -7,16 +7,17 @@ import { findGroupType } from '../catalog/group-types.ts';
 import { insertGroup, snapshotsOfGroupSnapshot, volumesOfGroup, volumeTypesOfGroups } from '../catalog/groups.ts';
 import type { GroupRow, Reader, VolumeRow, Writer } from '../catalog/schema.ts';
 import { findType } from '../catalog/types.ts';
-import { findVolume, insertVolume } from '../catalog/volumes.ts';
+import { findVolume } from '../catalog/volumes.ts';
 import type { Control } from './control.ts';
 import { visibleGroupSnapshot } from './group-snapshots.ts';
 import { isConsistent } from './group-types.ts';
 import { invalidGroup, newGroupRow, visibleGroup } from './groups.ts';
+import { addVolume } from './new-rows.ts';
 import { requireAllowed } from './placement.ts';
 import { type Caller, enforce } from './policy.ts';
-import { charge, chargeGroup } from './quotas.ts';
-import { initialStatus, requireStatus } from './states.ts';
-import { defaultType, isMultiattach } from './types.ts';
+import { chargeGroup } from './quotas.ts';
+import { requireStatus } from './states.ts';
+import { defaultType } from './types.ts';
 
 export type GroupSource = { readonly kind: 'group' | 'group-snapshot'; readonly id: string };
 
@@ -113,35 +114,15 @@ async function insertMember(
   const { sizeGib } = member;
   const type = (await findType(writer, member.typeId)) ?? (await defaultType(writer));
   await requireAllowed(control, writer, { type, sizeGib });
-  const { projectId } = caller;
-  await charge(control, writer, {
-    projectId,
+  const row = await addVolume(control, writer, caller, {
     type,
-    volumes: 1,
-    snapshots: 0,
-    gigabytes: sizeGib,
-    volumeGib: sizeGib,
-  });
-  const row = await insertVolume(writer, {
-    id: control.newId(),
-    project_id: projectId,
-    user_id: caller.userId,
+    sizeGib,
     name: null,
     description: null,
-    size_gib: sizeGib,
-    target_size_gib: null,
-    status: initialStatus('volumes'),
-    previous_status: null,
-    failure: null,
-    availability_zone: control.settings.availabilityZone,
-    type_id: type.id,
-    ...member.from,
     bootable: member.bootable,
-    read_only: null,
-    multiattach: (await isMultiattach(writer, type)) ? 1 : 0,
-    created_at: control.nowUs(),
-    updated_at: null,
-    group_id: groupId,
+    snapshotId: member.from.snapshot_id,
+    sourceVolumeId: member.from.source_volume_id,
+    groupId,
   });
   return row.id;
 }

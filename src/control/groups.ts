@@ -28,6 +28,7 @@ import { type Caller, enforce } from './policy.ts';
 import { chargeGroup } from './quotas.ts';
 import { begin, initialStatus, resetStatus } from './states.ts';
 import { requireType } from './types.ts';
+import { requireVisible } from './visibility.ts';
 import { requireZone } from './volumes.ts';
 
 export type Group = {
@@ -102,10 +103,7 @@ export function newGroupRow(
 }
 
 export async function visibleGroup(reader: Reader, caller: Caller, id: string): Promise<GroupRow> {
-  const row = await findGroup(reader, id);
-  if (row === undefined || !(caller.isAdmin || row.project_id === caller.projectId))
-    throw new Failure('not_found', { kind: 'Group', id });
-  return row;
+  return requireVisible(caller, await findGroup(reader, id), { kind: 'Group', id });
 }
 
 export async function getGroup(

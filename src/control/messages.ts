@@ -16,6 +16,7 @@ import {
 import type { MessageRow, Reader, Writer } from '../catalog/schema.ts';
 import type { Control } from './control.ts';
 import { type Caller, enforce } from './policy.ts';
+import { isVisible } from './visibility.ts';
 
 const LIFETIME_US = 30 * 24 * 3600 * 1e6;
 /** Between two removals of expired messages. */
@@ -152,8 +153,8 @@ async function visibleMessage(
   { caller, id }: { caller: Caller; id: string },
 ): Promise<MessageRow> {
   const row = await findMessage(reader, id);
-  const isVisible = row !== undefined && (caller.isAdmin || row.project_id === caller.projectId);
-  if (!isVisible || row.expires_at <= control.nowUs()) throw new Failure('not_found', { kind: 'Message', id });
+  if (!isVisible(caller, row) || row.expires_at <= control.nowUs())
+    throw new Failure('not_found', { kind: 'Message', id });
   return row;
 }
 

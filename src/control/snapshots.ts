@@ -6,19 +6,16 @@ import { type Metadata, mergeMetadata, metadataOfAll } from '../catalog/details.
 import type { Listing } from '../catalog/listing.ts';
 import type { SnapshotRow } from '../catalog/schema.ts';
 import {
-  insertSnapshot,
   listSnapshots as listRows,
   type SnapshotColumn,
   totalSnapshots,
   updateSnapshot as updateRow,
 } from '../catalog/snapshots.ts';
-import { findType } from '../catalog/types.ts';
 import type { Totals } from '../catalog/volumes.ts';
 import { type Control, refuseWhileConnected } from './control.ts';
+import { addSnapshot } from './new-rows.ts';
 import type { Caller } from './policy.ts';
-import { charge } from './quotas.ts';
-import { begin, initialStatus, requireStatus, visibleSnapshot, visibleVolume } from './states.ts';
-import { defaultType } from './types.ts';
+import { begin, requireStatus, visibleSnapshot, visibleVolume } from './states.ts';
 
 export type Snapshot = { readonly row: SnapshotRow; readonly metadata: Metadata };
 
@@ -36,32 +33,8 @@ export async function createSnapshot(control: Control, caller: Caller, wanted: N
   const { row, task } = await control.catalog.write(async (writer) => {
     const volume = await visibleVolume(writer, caller, volumeId);
     requireStatus(volume, wanted.alsoInUse ? 'snapshot a volume in use' : 'snapshot a volume');
-    const type = (await findType(writer, volume.type_id)) ?? (await defaultType(writer));
-    await charge(control, writer, {
-      projectId: caller.projectId,
-      type,
-      volumes: 0,
-      snapshots: 1,
-      gigabytes: volume.size_gib,
-      volumeGib: null,
-    });
-    const inserted = await insertSnapshot(writer, {
-      id: control.newId(),
-      project_id: caller.projectId,
-      user_id: caller.userId,
-      volume_id: volumeId,
-      type_id: type.id,
-      name: wanted.name,
-      description: wanted.description,
-      size_gib: volume.size_gib,
-      status: initialStatus('snapshots'),
-      previous_status: null,
-      failure: null,
-      progress: '0%',
-      availability_zone: volume.availability_zone,
-      created_at: control.nowUs(),
-      updated_at: null,
-    });
+    const { name, description } = wanted;
+    const inserted = await addSnapshot(control, writer, caller, { volume, name, description, group_snapshot_id: null });
     await mergeMetadata(writer, { id: inserted.id, scope: 'user' }, wanted.metadata);
     const args = { snapshotId: inserted.id, volumeId };
     const accepted = await control.tasks.accept(writer, {

@@ -19,6 +19,7 @@ import { findSnapshot } from '../catalog/snapshots.ts';
 import { changePreviousStatus, changeStatus, statusOf } from '../catalog/status.ts';
 import { findVolume } from '../catalog/volumes.ts';
 import type { Caller } from './policy.ts';
+import { requireVisible } from './visibility.ts';
 
 export const VOLUME_STATUSES = [
   'creating',
@@ -345,10 +346,7 @@ export async function visibleVolume(
   caller: Caller,
   id: string,
 ): Promise<VolumeRow> {
-  const row = await findVolume(reader, id);
-  if (row === undefined || !(caller.isAdmin || row.project_id === caller.projectId))
-    throw new Failure('not_found', { kind: 'Volume', id });
-  return row;
+  return requireVisible(caller, await findVolume(reader, id), { kind: 'Volume', id });
 }
 
 export async function visibleSnapshot(
@@ -356,10 +354,7 @@ export async function visibleSnapshot(
   caller: Caller,
   id: string,
 ): Promise<SnapshotRow> {
-  const row = await findSnapshot(reader, id);
-  if (row === undefined || !(caller.isAdmin || row.project_id === caller.projectId))
-    throw new Failure('not_found', { kind: 'Snapshot', id });
-  return row;
+  return requireVisible(caller, await findSnapshot(reader, id), { kind: 'Snapshot', id });
 }
 
 export async function visibleBackup(
@@ -367,10 +362,7 @@ export async function visibleBackup(
   caller: Caller,
   id: string,
 ): Promise<BackupRow> {
-  const row = await findBackup(reader, id);
-  if (row === undefined || !(caller.isAdmin || row.project_id === caller.projectId))
-    throw new Failure('not_found', { kind: 'Backup', id });
-  return row;
+  return requireVisible(caller, await findBackup(reader, id), { kind: 'Backup', id });
 }
 
 function codeFor(action: string): 'wrong_state' | 'conflict' {

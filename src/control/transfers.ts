@@ -26,6 +26,7 @@ import { type Caller, enforce } from './policy.ts';
 import { charge } from './quotas.ts';
 import { begin, tryBegin, visibleVolume } from './states.ts';
 import { defaultType } from './types.ts';
+import { requireVisible } from './visibility.ts';
 
 /** As long as clients expect: 16 hexadecimal digits. */
 const KEY_BYTES = 8;
@@ -105,13 +106,7 @@ async function refuseAttached(reader: Reader, volumeId: string): Promise<void> {
 
 export async function getTransfer(control: Control, caller: Caller, id: string): Promise<TransferRow> {
   enforce(caller, 'volume:get_transfer');
-  return visible(await findTransfer(control.catalog.reader, id), caller, id);
-}
-
-function visible(row: TransferRow | undefined, caller: Caller, id: string): TransferRow {
-  if (row === undefined || !(caller.isAdmin || row.project_id === caller.projectId))
-    throw new Failure('not_found', { kind: 'Transfer', id });
-  return row;
+  return requireVisible(caller, await findTransfer(control.catalog.reader, id), { kind: 'Transfer', id });
 }
 
 export async function listTransfers(
@@ -128,7 +123,7 @@ export async function listTransfers(
 export async function deleteTransfer(control: Control, caller: Caller, id: string): Promise<void> {
   enforce(caller, 'volume:delete_transfer');
   await control.catalog.write(async (writer) => {
-    const { volume_id } = visible(await findTransfer(writer, id), caller, id);
+    const { volume_id } = requireVisible(caller, await findTransfer(writer, id), { kind: 'Transfer', id });
     await removeTransfersOf(writer, volume_id);
     await tryBegin(writer, { table: 'volumes', id: volume_id, action: 'withdraw-offer', nowUs: control.nowUs() });
   });

@@ -19,7 +19,6 @@ import { snapshotsOf } from '../catalog/snapshots.ts';
 import { findType, listTypes } from '../catalog/types.ts';
 import {
   findVolume,
-  insertVolume,
   listVolumes as listRows,
   metadataOfVolumes,
   type Totals,
@@ -31,11 +30,12 @@ import { acceptRestore } from './backups.ts';
 import { refuseWhileConnectable } from './connections.ts';
 import { type Control, METADATA_KEYS_MAX, refuseWhileConnected } from './control.ts';
 import { requireRoomInGroup } from './groups.ts';
+import { addVolume } from './new-rows.ts';
 import { requireAllowed } from './placement.ts';
 import type { Caller } from './policy.ts';
 import { charge } from './quotas.ts';
-import { begin, initialStatus, requireStatus, visibleBackup, visibleSnapshot, visibleVolume } from './states.ts';
-import { defaultType, defaultTypeOf, isMultiattach, requireUsableType } from './types.ts';
+import { begin, requireStatus, visibleBackup, visibleSnapshot, visibleVolume } from './states.ts';
+import { defaultType, defaultTypeOf, requireUsableType } from './types.ts';
 
 export type Volume = {
   readonly row: VolumeRow;
@@ -78,35 +78,15 @@ export async function createVolume(control: Control, caller: Caller, wanted: New
     const groupId = wanted.groupId ?? null;
     if (groupId !== null)
       await requireRoomInGroup(writer, caller, { groupId, type: wanted.type || origin ? type : null });
-    await charge(control, writer, {
-      projectId: caller.projectId,
+    const row = await addVolume(control, writer, caller, {
       type,
-      volumes: 1,
-      snapshots: 0,
-      gigabytes: sizeGib,
-      volumeGib: sizeGib,
-    });
-    const row = await insertVolume(writer, {
-      id: control.newId(),
-      project_id: caller.projectId,
-      user_id: caller.userId,
+      sizeGib,
       name: wanted.name,
       description: wanted.description,
-      size_gib: sizeGib,
-      target_size_gib: null,
-      status: initialStatus('volumes'),
-      previous_status: null,
-      failure: null,
-      availability_zone: control.settings.availabilityZone,
-      type_id: type.id,
-      snapshot_id: wanted.source?.kind === 'snapshot' ? wanted.source.id : null,
-      source_volume_id: wanted.source?.kind === 'volume' ? wanted.source.id : null,
       bootable: origin?.bootable ?? 0,
-      read_only: null,
-      multiattach: (await isMultiattach(writer, type)) ? 1 : 0,
-      created_at: control.nowUs(),
-      updated_at: null,
-      group_id: groupId,
+      snapshotId: wanted.source?.kind === 'snapshot' ? wanted.source.id : null,
+      sourceVolumeId: wanted.source?.kind === 'volume' ? wanted.source.id : null,
+      groupId,
     });
     await mergeMetadata(writer, { id: row.id, scope: 'user' }, metadata);
     const args = { volumeId: row.id, sizeGib, sourceId: wanted.source?.id ?? null };

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Daemon, startDaemon } from '../support/daemon.ts';
-import { quarry, quarryJson, quarryOn } from '../support/quarry.ts';
+import { quarryFailing, quarryJson, quarryOn } from '../support/quarry.ts';
 
 const PROJECT = '00000000000000000000000000000001';
 
@@ -13,11 +13,7 @@ afterAll(async () => {
   await daemon?.stop();
 });
 
-async function failing(...args: string[]): Promise<{ code: number; stderr: string }> {
-  const { code, stdout, stderr } = await quarry(['--url', daemon.url, ...args]);
-  expect(stdout).toBe('');
-  return { code, stderr };
-}
+const failing = (...args: string[]) => quarryFailing(daemon, ...args);
 
 const lines = async (...args: string[]) => (await quarryOn(daemon, '-o', 'value', ...args)).trim().split('\n');
 

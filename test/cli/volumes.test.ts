@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { writeSample } from '../image/samples.ts';
 import { type Daemon, startDaemon } from '../support/daemon.ts';
 import { describeWith, run } from '../support/peers.ts';
-import { quarry, quarryJson, quarryOn } from '../support/quarry.ts';
+import { quarryFailing, quarryJson, quarryOn } from '../support/quarry.ts';
 import { type TempFolder, tempFolder } from '../support/temp.ts';
 
 let daemon: Daemon;
@@ -21,11 +21,7 @@ afterAll(async () => {
 
 const ids = async (...args: string[]) => (await quarryOn(daemon, '-o', 'value', '-c', 'id', ...args)).trim();
 
-async function failing(...args: string[]): Promise<{ code: number; stderr: string }> {
-  const { code, stdout, stderr } = await quarry(['--url', daemon.url, ...args]);
-  expect(stdout).toBe('');
-  return { code, stderr };
-}
+const failing = (...args: string[]) => quarryFailing(daemon, ...args);
 
 describe('quarry volume', () => {
   test('creates, shows, changes, extends and deletes a volume, and each is done when the command returns', async () => {

@@ -1,6 +1,7 @@
 /** The command line as a user runs it: the built program in a process of its own. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { expect } from 'vitest';
 import type { Daemon } from './daemon.ts';
 import { type Output, type RunOptions, tryRun } from './peers.ts';
 
@@ -24,4 +25,11 @@ export async function quarryOn(daemon: Daemon, ...args: string[]): Promise<strin
 /** The same as parsed JSON. */
 export async function quarryJson(daemon: Daemon, ...args: string[]): Promise<unknown> {
   return JSON.parse(await quarryOn(daemon, '-o', 'json', ...args));
+}
+
+/** A client command that is to fail: it prints nothing but on standard error. */
+export async function quarryFailing(daemon: Daemon, ...args: string[]): Promise<{ code: number; stderr: string }> {
+  const { code, stdout, stderr } = await quarry(['--url', daemon.url, ...args]);
+  expect(stdout).toBe('');
+  return { code, stderr };
 }

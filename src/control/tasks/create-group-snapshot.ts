@@ -6,10 +6,10 @@ import { Type } from 'typebox';
 import { Failure } from '../../base/errors.ts';
 import { updateGroupSnapshot } from '../../catalog/groups.ts';
 import { updateSnapshot } from '../../catalog/snapshots.ts';
-import type { Control } from '../control.ts';
 import { noteFailure } from '../messages.ts';
 import { finish } from '../states.ts';
 import { taskKind } from './kind.ts';
+import { undo } from './undo.ts';
 
 export const CreateGroupSnapshotArgs = Type.Object({
   groupSnapshotId: Type.String(),
@@ -71,15 +71,3 @@ export const createGroupSnapshotTask = taskKind(CreateGroupSnapshotArgs, {
 
   async after() {},
 });
-
-/** As far as possible: what is left goes when the group snapshot is deleted. */
-async function undo(control: Control, ids: readonly string[]): Promise<void> {
-  for (const id of ids) {
-    try {
-      await control.exports.withdraw(id);
-      await control.backend.delete(id);
-    } catch (error) {
-      control.log.warn({ id, err: error }, 'something is left of a failed group snapshot');
-    }
-  }
-}

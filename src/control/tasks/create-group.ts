@@ -6,12 +6,13 @@ import { Type } from 'typebox';
 import { Failure } from '../../base/errors.ts';
 import { updateGroup } from '../../catalog/groups.ts';
 import { updateVolume } from '../../catalog/volumes.ts';
-import { type Control, GIB } from '../control.ts';
+import { GIB } from '../control.ts';
 import { applyLimits } from '../limits.ts';
 import { noteFailure } from '../messages.ts';
 import { requirePlace } from '../placement.ts';
 import { finish } from '../states.ts';
 import { taskKind } from './kind.ts';
+import { undo } from './undo.ts';
 
 export const CreateGroupArgs = Type.Object({
   groupId: Type.String(),
@@ -86,15 +87,3 @@ export const createGroupTask = taskKind(CreateGroupArgs, {
     for (const { volumeId } of volumes) await control.exports.refreshVolume(volumeId);
   },
 });
-
-/** As far as possible: the group can be deleted with its volumes, and that removes what is left of them. */
-async function undo(control: Control, ids: readonly string[]): Promise<void> {
-  for (const id of ids) {
-    try {
-      await control.exports.withdraw(id);
-      await control.backend.delete(id);
-    } catch (error) {
-      control.log.warn({ id, err: error }, 'something is left of a failed group');
-    }
-  }
-}

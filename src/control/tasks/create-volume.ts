@@ -5,12 +5,13 @@
 import { Type } from 'typebox';
 import { Failure } from '../../base/errors.ts';
 import { updateVolume } from '../../catalog/volumes.ts';
-import { type Control, GIB } from '../control.ts';
+import { GIB } from '../control.ts';
 import { applyLimits } from '../limits.ts';
 import { noteFailure } from '../messages.ts';
 import { requirePlace } from '../placement.ts';
 import { finish } from '../states.ts';
 import { taskKind } from './kind.ts';
+import { undo } from './undo.ts';
 
 export const CreateVolumeArgs = Type.Object({
   volumeId: Type.String(),
@@ -28,7 +29,7 @@ export const createVolumeTask = taskKind(CreateVolumeArgs, {
       await applyLimits(control, volumeId);
       await control.exports.publishVolume(volumeId);
     } catch (error) {
-      if (error instanceof Failure && error.code !== 'shutting_down') await undo(control, volumeId);
+      if (error instanceof Failure && error.code !== 'shutting_down') await undo(control, [volumeId]);
       throw error;
     }
   },
@@ -58,13 +59,3 @@ export const createVolumeTask = taskKind(CreateVolumeArgs, {
     await control.exports.refreshVolume(volumeId);
   },
 });
-
-/** As far as possible: a volume in `error` can be deleted, and that removes what is left. */
-async function undo(control: Control, volumeId: string): Promise<void> {
-  try {
-    await control.exports.withdraw(volumeId);
-    await control.backend.delete(volumeId);
-  } catch (error) {
-    control.log.warn({ volumeId, err: error }, 'what is left of a failed volume goes when the volume is deleted');
-  }
-}
