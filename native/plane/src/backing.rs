@@ -69,6 +69,16 @@ pub trait Backing: Send + Sync + 'static {
 
     /// Fills `target` from `offset`. Blocks never written read as zeros.
     fn read(&self, offset: u64, target: &mut [u8], patience: Patience) -> Result<(), IoError>;
+    /// The same with one look at the map, where data fill the whole range and lie together. Otherwise false, and nothing is read:
+    /// `runs` says what is there.
+    fn read_data(
+        &self,
+        _offset: u64,
+        _target: &mut [u8],
+        _patience: Patience,
+    ) -> Result<bool, IoError> {
+        Ok(false)
+    }
     /// On an error any part of the range may have been written.
     fn write(&self, offset: u64, source: &[u8], patience: Patience) -> Result<(), IoError>;
     fn trim(&self, offset: u64, length: u64, patience: Patience) -> Result<(), IoError>;

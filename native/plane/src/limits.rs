@@ -20,10 +20,10 @@ pub const QUERIES_MAX: usize = 64;
 /// One receive; found on a 2-core machine with fio at depth 32: 128 KiB cost 3% more per request, 1 MiB no less.
 pub const RECEIVE_BYTES: usize = 256 << 10;
 /// A batch is answered when its replies reach this size.
-pub const REPLIES_BYTES: usize = 256 << 10;
-/// A longer READ is answered in pieces where the client takes them (structured replies): the piece that is sent is still in the
-/// core's cache, and the client copies it while the next one is read.
-pub const READ_PIECE_BYTES: u64 = 256 << 10;
+pub const REPLIES_BYTES: usize = 512 << 10;
+/// A longer READ is answered in pieces where the client takes them (structured replies): what is sent is still in the core's
+/// cache, and the client gives buffers back while the next piece is read. An extent each: 256 KiB cost a fifth more per MiB.
+pub const READ_PIECE_BYTES: u64 = 64 << 10;
 /// A unix socket's send buffer: with the default of 208 KiB a batch of large reads is sent in many small rounds. fio on a 2-core
 /// machine: 64 KiB reads at depth 32 went from 45k/s to 55k/s, 4 KiB ones gained 5%. Taken only by what a client does not read.
 pub const SEND_BUFFER_BYTES: usize = 1 << 20;

@@ -390,6 +390,20 @@ impl Backing for Volume {
         self.until_done(patience, || self.try_read(offset, target, patience))
     }
 
+    fn read_data(
+        &self,
+        offset: u64,
+        target: &mut [u8],
+        patience: Patience,
+    ) -> Result<bool, IoError> {
+        let mut is_read = false;
+        self.until_done(patience, || {
+            is_read = self.try_read_data(offset, target, patience)?;
+            Ok(())
+        })?;
+        Ok(is_read)
+    }
+
     fn write(&self, offset: u64, source: &[u8], patience: Patience) -> Result<(), IoError> {
         assert!(
             !self.read_only,

@@ -274,7 +274,7 @@ impl Connection {
         let mut is_sent = if self.replies.is_empty() {
             true
         } else {
-            outgoing.send(&mut self.replies)?
+            outgoing.send_waiting(&mut self.replies)?
         };
         if is_sent && self.has_room() {
             return Ok(());

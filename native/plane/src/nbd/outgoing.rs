@@ -135,6 +135,23 @@ impl Outgoing {
     /// The connection's thread only. Takes the batch (leaving an empty buffer) and sends what the socket takes; true when all is
     /// sent. Then the batch keeps its buffer: two in turns would cost twice the cache.
     pub fn send(&self, batch: &mut Replies) -> Result<bool, Errno> {
+        self.send_by(batch, Stream::send)
+    }
+
+    /// As `send`, but waits for the client where that keeps nobody else from sending: with nothing outstanding the thread would
+    /// only poll for room, and the kernel does that in one call (long reads gained a third).
+    pub fn send_waiting(&self, batch: &mut Replies) -> Result<bool, Errno> {
+        if self.outstanding() > 0 {
+            return self.send(batch);
+        }
+        self.send_by(batch, Stream::send_waiting)
+    }
+
+    fn send_by(
+        &self,
+        batch: &mut Replies,
+        send: impl FnOnce(&Stream, &[u8]) -> Result<usize, Errno>,
+    ) -> Result<bool, Errno> {
         let mut queue = self.queue.lock();
         if !queue.is_empty() {
             queue.replies.put(batch.bytes());
@@ -144,7 +161,7 @@ impl Outgoing {
         if queue.is_broken {
             return Err(Errno::PIPE);
         }
-        let sent = match self.stream.send(batch.bytes()) {
+        let sent = match send(&self.stream, batch.bytes()) {
             Ok(count) => count,
             Err(Errno::INTR | Errno::AGAIN) => 0,
             Err(error) => {

@@ -42,6 +42,14 @@ impl Stream {
         }
     }
 
+    /// As `send`, but a plain socket waits for room until all is taken; shutting the socket down ends the wait.
+    pub fn send_waiting(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        match self {
+            Stream::Plain(socket) => rustix::net::send(socket, bytes, SendFlags::NOSIGNAL),
+            Stream::Tls(tls) => tls.send(bytes),
+        }
+    }
+
     /// Whether everything that was taken is with the kernel.
     pub fn flush(&self) -> Result<bool, Errno> {
         match self {

@@ -3,7 +3,7 @@
 use super::{Pending, Stop, Volume, pieces};
 use crate::backing::{IoError, Patience, Run};
 use crate::file::offset_of;
-use crate::map::{BLOCK_BYTES, BLOCKS_PER_EXTENT, LEAF_ENTRIES, View};
+use crate::map::{BLOCK_BYTES, BLOCKS_PER_EXTENT, EXTENT_BYTES, LEAF_ENTRIES, View};
 
 impl Volume {
     pub(super) fn try_read(
@@ -48,6 +48,32 @@ impl Volume {
             self.fetch(&run, target, patience)?;
         }
         Ok(())
+    }
+
+    /// False if the range is not one piece of one extent.
+    pub(super) fn try_read_data(
+        &self,
+        offset: u64,
+        target: &mut [u8],
+        patience: Patience,
+    ) -> Result<bool, Stop> {
+        let start = offset % EXTENT_BYTES;
+        let end = start + target.len() as u64;
+        if end > EXTENT_BYTES {
+            return Ok(false);
+        }
+        let index = offset / EXTENT_BYTES;
+        let leaf_index = (index / LEAF_ENTRIES as u64) as u32;
+        let map = self.map.load();
+        let leaf = map.leaf(leaf_index).ok_or(Stop::NeedLeaf(leaf_index))?;
+        match source_at(leaf.view(index as usize % LEAF_ENTRIES), start, end) {
+            (0, _) => Ok(false),
+            (extent, reached) if reached == end => {
+                self.read_extent(extent, start, target, patience)?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
     }
 
     fn fetch(&self, run: &Pending, target: &mut [u8], patience: Patience) -> Result<(), IoError> {

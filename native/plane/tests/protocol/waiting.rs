@@ -245,7 +245,7 @@ fn the_rest_of_a_long_read_whose_data_are_slow_comes_later_and_holds_nobody_up()
             .script(|script| script.slow_data = Some(600 * KIB..601 * KIB));
         client.say(&[request(0, READ, 1, 0, 1 << 20), request(0, READ, 2, 0, 512)].concat());
         let mut first = 0;
-        while first < 512 * KIB {
+        while first < 576 * KIB {
             let Reply::Chunk {
                 cookie: 1,
                 flags: 0,
