@@ -1,90 +1,17 @@
 /**
- * What the control plane may ask of a place where volumes live. The extent store (`local.ts`) is the embedded one.
- * Every call is idempotent by id: repeated after a crash it ends in the same state and does not fail because a
- * first try had already worked. Ids are the UUIDs that users see. Sizes and offsets are bytes.
+ * What the control plane may ask of a place where volumes live: what a store of volumes can be asked, whatever is behind it. The
+ * extent store (`local.ts`) is the embedded one.
  */
+import type { StoreEvent, VolumeStore } from '../engine/volume-store.ts';
 
-export type ByteRange = {
-  readonly offset: number;
-  readonly length: number;
-  /** For a map: data or hole. For a diff: `data` = changed and mapped, `hole` = changed to zeros. */
-  readonly kind: 'data' | 'hole';
-};
+export type {
+  ByteRange,
+  LimitName,
+  PoolStats,
+  PublishOptions,
+  VolumeLimits,
+  VolumeUsage,
+} from '../engine/volume-store.ts';
 
-export type VolumeUsage = {
-  readonly id: string;
-  readonly kind: 'volume' | 'snapshot';
-  readonly sizeBytes: number;
-  /** Bytes that are mapped, at extent granularity. */
-  readonly mappedBytes: number;
-  /** NBD connections now. */
-  readonly connections: number;
-  /** Seconds that its connections have waited for their turn because its speed is limited, since the daemon opened it. */
-  readonly throttledSeconds: number;
-  /** Set when the volume refuses I/O, with the reason. */
-  readonly failed: string | null;
-};
-
-export type PoolStats = {
-  readonly capacityBytes: number;
-  readonly freeBytes: number;
-  readonly reservedBytes: number;
-  /** Distinct extents in use. */
-  readonly mappedBytes: number;
-  /** Freed, not yet given back to the filesystem. */
-  readonly reclaimBytes: number;
-  readonly metadataBytes: number;
-  readonly volumes: number;
-  readonly snapshots: number;
-  readonly connections: number;
-};
-
-export type BackendEvent = { readonly kind: 'volume-failed'; readonly id: string; readonly reason: string };
-
-/**
- * How fast a volume may be used: operations and bytes per second, in all and by direction; null or absent is no limit. `Max` is
- * the rate of a burst (0 or absent: none), `MaxLength` how many seconds a burst at that rate may last (1 when absent).
- */
-export type VolumeLimits = {
-  readonly [Key in LimitName as Key | `${Key}Max` | `${Key}MaxLength`]?: number | null;
-};
-export type LimitName = `${'total' | 'read' | 'write'}${'Iops' | 'Bytes'}Sec`;
-
-export type PublishOptions = {
-  readonly name: string;
-  readonly targetId: string;
-  readonly readOnly: boolean;
-  readonly description: string;
-  readonly isListed: boolean;
-};
-
-export interface VolumeBackend {
-  createVolume(options: { id: string; sizeBytes: number; sourceId: string | null }): Promise<void>;
-  /** A volume or a snapshot. Unknown ids are fine: they are gone. Fails with `wrong_state` while clients are connected. */
-  delete(id: string): Promise<void>;
-  /** Grow only, also in use. */
-  resizeVolume(options: { id: string; sizeBytes: number }): Promise<void>;
-  createSnapshot(options: { id: string; volumeId: string }): Promise<void>;
-  /** Snapshots of several volumes at one instant: a write acknowledged before another began is in none without being in all. All or none. */
-  createSnapshots(options: readonly { id: string; volumeId: string }[]): Promise<void>;
-  revertVolume(options: { id: string; snapshotId: string }): Promise<void>;
-
-  /** In force for requests that begin after it returns, on every connection; null: no limits. Forgotten when the process ends. */
-  setLimits(options: { id: string; limits: VolumeLimits | null }): Promise<void>;
-
-  /**
-   * Makes a volume or snapshot reachable over NBD under a name. The same name again, for the same target: nothing happens. What
-   * is not listed can only be reached by who knows the name.
-   */
-  publish(options: PublishOptions): Promise<void>;
-  /** Returns when no client that came through this name can do I/O any more. */
-  unpublish(name: string): Promise<void>;
-
-  map(id: string): Promise<ByteRange[]>;
-  /** What changed from one volume or snapshot to another (null: from nothing). */
-  diff(options: { fromId: string | null; toId: string }): Promise<ByteRange[]>;
-
-  usage(ids: readonly string[] | null): Promise<VolumeUsage[]>;
-  stats(): Promise<PoolStats>;
-  close(): Promise<void>;
-}
+export type VolumeBackend = VolumeStore;
+export type BackendEvent = StoreEvent;

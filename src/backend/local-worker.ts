@@ -11,7 +11,7 @@ import { realFiles } from '../base/files.ts';
 import { type Engine, openEngine } from '../engine/engine.ts';
 import { createPlane } from '../native/addon.ts';
 import type { ConnectionLimits, Plane, TlsOptions } from '../native/plane.ts';
-import type { LocalReply, LocalRequest, PlainFailure } from './local.ts';
+import type { LocalCalls, LocalMethod, LocalReply, LocalRequest, PlainFailure } from './local.ts';
 
 type WorkerOptions = {
   readonly dataDir: string;
@@ -70,9 +70,15 @@ async function answer(engine: Engine, plane: Plane, request: LocalRequest): Prom
     await engine.close();
     return null;
   }
-  if (request.method === 'setTls') return plane.setTls(request.argument as TlsOptions);
-  const method = engine[request.method] as (argument: unknown) => Promise<unknown>;
-  return method.call(engine, request.argument);
+  if (request.method === 'setTls') return plane.setTls(...request.args);
+  return ask(engine, request);
+}
+
+type Asked = Exclude<LocalMethod, 'close' | 'setTls'>;
+type Answers = { [Method in Asked]: (...args: Parameters<LocalCalls[Method]>) => Promise<unknown> };
+
+function ask<Method extends Asked>(store: Answers, { method, args }: LocalRequest<Method>): Promise<unknown> {
+  return store[method](...args);
 }
 
 await main();

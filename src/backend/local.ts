@@ -8,9 +8,16 @@ import { Failure, type FailureCode, failureFrom } from '../base/errors.ts';
 import type { ConnectionLimits, TlsOptions } from '../native/plane.ts';
 import type { BackendEvent, VolumeBackend } from './backend.ts';
 
-/** Calls that cross the border; `usage` and the rest take at most one argument. */
-export type LocalMethod = keyof VolumeBackend | 'setTls';
-export type LocalRequest = { readonly id: number; readonly method: LocalMethod; readonly argument: unknown };
+/** What crosses the border: the calls of a backend, and what is asked of the embedded one only. */
+export type LocalCalls = VolumeBackend & {
+  /** New certificates, for connections made from now on. */
+  setTls(options: TlsOptions): Promise<void>;
+};
+export type LocalMethod = keyof LocalCalls;
+/** A call as it crosses: its method and, at the same index of both, the arguments of that method. */
+export type LocalRequest<Method extends LocalMethod = LocalMethod> = {
+  [Each in Method]: { readonly id: number; readonly method: Each; readonly args: Parameters<LocalCalls[Each]> };
+}[Method];
 
 export type LocalReply =
   | { readonly kind: 'ready'; readonly nbdAddresses: string[] }
@@ -34,12 +41,10 @@ export type LocalOptions = {
   readonly onFatal: (error: Error) => void;
 };
 
-export type LocalBackend = VolumeBackend & {
+export type LocalBackend = LocalCalls & {
   readonly nbdAddresses: readonly string[];
   /** As at the start. */
   readonly nbdRequiresTls: boolean;
-  /** New certificates, for connections made from now on. */
-  setTls(options: TlsOptions): Promise<void>;
 };
 
 export async function createLocalBackend(options: LocalOptions): Promise<LocalBackend> {
@@ -52,9 +57,9 @@ export async function createLocalBackend(options: LocalOptions): Promise<LocalBa
   const calls = new Calls(worker, options);
   const nbdAddresses = await calls.ready;
   const call =
-    <T>(method: LocalMethod) =>
-    (argument?: unknown): Promise<T> =>
-      calls.call(method, argument) as Promise<T>;
+    <Method extends LocalMethod>(method: Method) =>
+    (...args: Parameters<LocalCalls[Method]>) =>
+      calls.call(method, args);
   return {
     nbdAddresses,
     nbdRequiresTls: options.nbdTls?.isRequired === true,
@@ -107,20 +112,28 @@ class Calls {
     });
   }
 
-  call(method: LocalMethod, argument: unknown): Promise<unknown> {
+  /** What comes back over the border is what the engine's method of that name returned. */
+  call<Method extends LocalMethod>(
+    method: Method,
+    args: Parameters<LocalCalls[Method]>,
+  ): ReturnType<LocalCalls[Method]> {
+    return this.#send(method, args) as ReturnType<LocalCalls[Method]>;
+  }
+
+  #send(method: LocalMethod, args: readonly unknown[]): Promise<unknown> {
     if (this.#isClosing && method !== 'close') return Promise.reject(new Failure('shutting_down'));
     this.#lastId += 1;
-    const request: LocalRequest = { id: this.#lastId, method, argument };
+    const id = this.#lastId;
     return new Promise((resolve, reject) => {
-      this.#running.set(request.id, { resolve, reject });
-      this.#worker.postMessage(request);
+      this.#running.set(id, { resolve, reject });
+      this.#worker.postMessage({ id, method, args });
     });
   }
 
   async close(): Promise<void> {
     if (this.#isClosing) return;
     this.#isClosing = true;
-    await this.call('close', undefined);
+    await this.#send('close', []);
     await this.#worker.terminate();
   }
 

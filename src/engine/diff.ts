@@ -6,8 +6,7 @@
 import { INNER_CHILDREN, type Page } from '../format/page.ts';
 import { BLOCK_BYTES, EXTENT_BYTES, LEAF_ENTRIES } from '../native/plane.ts';
 import type { State, StoredObject } from './state.ts';
-
-export type MapRange = { readonly offset: number; readonly length: number; readonly kind: 'data' | 'hole' };
+import type { ByteRange } from './volume-store.ts';
 
 /** What an entry shows. */
 type View = { readonly extent: number; readonly present: number; readonly base: number; readonly mask: number };
@@ -29,7 +28,7 @@ function viewOf(leaf: Page | null, position: number): View {
 
 /** Adjacent ranges of one kind become one. */
 class Ranges {
-  readonly list: MapRange[] = [];
+  readonly list: ByteRange[] = [];
   readonly #endBytes: number;
 
   constructor(endBytes: number) {
@@ -56,7 +55,7 @@ class Ranges {
 }
 
 /** Data and holes over the whole size. */
-export function mapOf(state: State, object: StoredObject): MapRange[] {
+export function mapOf(state: State, object: StoredObject): ByteRange[] {
   const ranges = new Ranges(object.sizeBytes);
   let at = 0;
   visit(state, null, object, (index, _from, to) => {
@@ -70,7 +69,7 @@ export function mapOf(state: State, object: StoredObject): MapRange[] {
 }
 
 /** What has to be copied (data) or cleared (hole) to make `from` look like `to`; null: from nothing. */
-export function diffOf(state: State, from: StoredObject | null, to: StoredObject): MapRange[] {
+export function diffOf(state: State, from: StoredObject | null, to: StoredObject): ByteRange[] {
   const ranges = new Ranges(to.sizeBytes);
   visit(state, from, to, (index, before, after) => {
     ranges.addBlocks(index * EXTENT_BYTES, changedBlocks(before, after), after.present | after.mask);
@@ -79,7 +78,7 @@ export function diffOf(state: State, from: StoredObject | null, to: StoredObject
 }
 
 /** A part of a long comparison: `nextLeaf` is where to go on, null at the end. */
-export type DiffPart = { readonly ranges: MapRange[]; readonly nextLeaf: number | null };
+export type DiffPart = { readonly ranges: ByteRange[]; readonly nextLeaf: number | null };
 
 /** The same from a leaf on, comparing so many leaves at most: for whoever must not keep the thread for long. */
 export function diffPart(

@@ -14,11 +14,11 @@ import type { Files } from '../base/files.ts';
 import { type EngineRecord, encodeRecord } from '../format/record.ts';
 import { Journal } from '../journal/journal.ts';
 import { BLOCK_BYTES, EXTENT_BYTES, type ExportMode, NO_VOLUME_STATS, type Plane } from '../native/plane.ts';
-import { type NamedLimits, speedLimitsOf } from '../native/speed-limits.ts';
+import { speedLimitsOf } from '../native/speed-limits.ts';
 import { Checkpointer } from './checkpointer.ts';
-import { diffOf, type MapRange, mapOf } from './diff.ts';
+import { diffOf, mapOf } from './diff.ts';
 import { Exports, lineageOf, type Opened } from './exports.ts';
-import type { Engine, EngineOptions, EngineParts, EngineStats, ObjectUsage } from './interface.ts';
+import type { Engine, EngineOptions, EngineParts } from './interface.ts';
 import { PAGES_PATH } from './pages.ts';
 import { PlaneServant } from './plane-servant.ts';
 import {
@@ -32,8 +32,9 @@ import {
 } from './recovery.ts';
 import { extentPath, Space } from './space.ts';
 import type { State, StoredObject } from './state.ts';
+import type { ByteRange, PoolStats, PublishOptions, VolumeLimits, VolumeUsage } from './volume-store.ts';
 
-export type { Engine, EngineEvent, EngineOptions, EngineParts, EngineStats, ObjectUsage } from './interface.ts';
+export type { Engine, EngineOptions, EngineParts } from './interface.ts';
 
 export const VOLUME_BYTES_MAX = 64 * 2 ** 40;
 /** Their records are one frame of the journal, and all their volumes pause together. */
@@ -436,7 +437,7 @@ class PoolEngine implements Engine {
     return known.length > 0;
   }
 
-  async setLimits(options: { id: string; limits: NamedLimits | null }): Promise<void> {
+  async setLimits(options: { id: string; limits: VolumeLimits | null }): Promise<void> {
     const limits = speedLimitsOf(options.limits);
     await this.#inTurn(options.id, async () => this.#exports.setLimits(this.#find(options.id), limits));
   }
@@ -473,7 +474,7 @@ class PoolEngine implements Engine {
     }
   }
 
-  async publish(options: { name: string; targetId: string } & ExportMode): Promise<void> {
+  async publish(options: PublishOptions): Promise<void> {
     const { name, targetId, isListed, description } = options;
     await this.#inTurn(targetId, async () => {
       const object = this.#find(targetId);
@@ -494,13 +495,13 @@ class PoolEngine implements Engine {
     await this.#exports.unpublish(name);
   }
 
-  async map(id: string): Promise<MapRange[]> {
+  async map(id: string): Promise<ByteRange[]> {
     const object = this.#find(id);
     await this.#commit(object);
     return mapOf(this.#state, object);
   }
 
-  async diff(options: { fromId: string | null; toId: string }): Promise<MapRange[]> {
+  async diff(options: { fromId: string | null; toId: string }): Promise<ByteRange[]> {
     const from = options.fromId === null ? null : this.#find(options.fromId);
     const to = this.#find(options.toId);
     for (const object of [from, to]) if (object !== null) await this.#commit(object);
@@ -513,7 +514,7 @@ class PoolEngine implements Engine {
     if (opened !== undefined && object.kind === 'volume' && opened.failure === null) await this.#servant.commit(opened);
   }
 
-  async usage(ids: readonly string[] | null): Promise<ObjectUsage[]> {
+  async usage(ids: readonly string[] | null): Promise<VolumeUsage[]> {
     const objects = ids === null ? [...this.#state.objects.values()] : ids.map((id) => this.#state.byId.get(id));
     return objects.flatMap((object) => {
       if (object === undefined) return [];
@@ -531,7 +532,7 @@ class PoolEngine implements Engine {
     });
   }
 
-  async stats(): Promise<EngineStats> {
+  async stats(): Promise<PoolStats> {
     const { totalBytes, freeBytes } = this.#files.space();
     let snapshots = 0;
     for (const { kind } of this.#state.objects.values()) if (kind === 'snapshot') snapshots += 1;

@@ -18,10 +18,10 @@ import {
 } from '../native/plane.ts';
 import type { Exports, Opened } from './exports.ts';
 import { Instant, type Part } from './instant.ts';
-import type { EngineEvent } from './interface.ts';
 import { Questions } from './questions.ts';
 import type { Space } from './space.ts';
 import type { State } from './state.ts';
+import type { StoreEvent } from './volume-store.ts';
 
 const EIO = 5;
 /** Changes applied in one turn. After a snapshot each may copy a leaf, which takes up to 100 us (bench/engine): at worst 13 ms. */
@@ -46,7 +46,7 @@ export class PlaneServant {
   readonly #exports: Exports;
   readonly #clock: Clock;
   readonly #append: (records: EngineRecord[]) => Promise<void>;
-  readonly #onEvent: (event: EngineEvent) => void;
+  readonly #onEvent: (event: StoreEvent) => void;
   readonly #onFatal: (error: Error) => void;
   readonly #questions: Questions;
   readonly #wanted = new Map<number, Wanted>();
@@ -65,7 +65,7 @@ export class PlaneServant {
     exports: Exports;
     clock: Clock;
     append: (records: EngineRecord[]) => Promise<void>;
-    onEvent: (event: EngineEvent) => void;
+    onEvent: (event: StoreEvent) => void;
     onFatal: (error: Error) => void;
   }) {
     this.#plane = parts.plane;

@@ -9,9 +9,10 @@
 import type { Clock } from '../base/clock.ts';
 import { Failure } from '../base/errors.ts';
 import type { Plane, PlaneEvent } from '../native/plane.ts';
-import { diffPart, type MapRange } from './diff.ts';
+import { diffPart } from './diff.ts';
 import { type Opened, snapshotsBehind } from './exports.ts';
 import type { State, StoredObject } from './state.ts';
+import type { ByteRange } from './volume-store.ts';
 
 /** Compared in one turn: a few milliseconds when their pages have to be read. */
 const LEAVES_PER_TURN = 64;
@@ -99,7 +100,7 @@ export class Changes {
     this.#rangesMax = rangesMax;
   }
 
-  add({ offset, length }: MapRange): void {
+  add({ offset, length }: ByteRange): void {
     this.#put(offset, offset + length);
     while (this.#bounds.length > this.#rangesMax * 2) this.#coarsen();
   }

@@ -1,7 +1,7 @@
 /** Map and diff against brute force: block by block, on random histories with snapshots, clones and reverts. */
 
 import { describe, expect, it } from 'vitest';
-import type { MapRange } from '../../src/engine/diff.ts';
+import type { ByteRange } from '../../src/engine/volume-store.ts';
 import { Random } from '../sim/random.ts';
 import { BLOCK, EXTENT, MIB, newDisk, openPool, type Pool, uuid } from './pool.ts';
 
@@ -64,7 +64,7 @@ class History {
   }
 }
 
-function requireTidy(ranges: readonly MapRange[]): void {
+function requireTidy(ranges: readonly ByteRange[]): void {
   let [end, kind] = [-1, ''];
   for (const range of ranges) {
     expect(range.length).toBeGreaterThan(0);
@@ -75,7 +75,7 @@ function requireTidy(ranges: readonly MapRange[]): void {
   expect(end).toBeLessThanOrEqual(SIZE);
 }
 
-function byBlock(ranges: readonly MapRange[]): Map<number, string> {
+function byBlock(ranges: readonly ByteRange[]): Map<number, string> {
   const kinds = new Map<number, string>();
   for (const { offset, length, kind } of ranges) {
     for (let at = offset; at < offset + length; at += BLOCK) kinds.set(at / BLOCK, kind);

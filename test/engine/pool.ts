@@ -1,7 +1,8 @@
 /** A pool on a simulated disk, opened; with the few things that most tests do to it. */
 
 import { type CheckReport, checkPool } from '../../src/engine/check.ts';
-import { type Engine, type EngineEvent, type EngineOptions, openEngine } from '../../src/engine/engine.ts';
+import { type Engine, type EngineOptions, openEngine } from '../../src/engine/engine.ts';
+import type { StoreEvent } from '../../src/engine/volume-store.ts';
 import { SimClock } from '../sim/clock.ts';
 import { SimDisk } from '../sim/files.ts';
 import { SimPlane } from '../sim/plane.ts';
@@ -17,7 +18,7 @@ export type Pool = {
   readonly plane: SimPlane;
   readonly clock: SimClock;
   readonly engine: Engine;
-  readonly events: EngineEvent[];
+  readonly events: StoreEvent[];
   /** What the process would have ended with. */
   readonly fatal: Error[];
   /** The plane's handle of a volume or snapshot, published if it was not. */
@@ -42,7 +43,7 @@ export function bytes(length: number, value: number): Uint8Array {
 
 export async function openPool(disk: SimDisk, options: Partial<EngineOptions> = {}): Promise<Pool> {
   const clock = new SimClock();
-  const events: EngineEvent[] = [];
+  const events: StoreEvent[] = [];
   const fatal: Error[] = [];
   let opened: Engine | null = null;
   const plane = new SimPlane(disk, () => opened?.onPlaneEvents());
