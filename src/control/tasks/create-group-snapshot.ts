@@ -4,10 +4,9 @@
  */
 import { Type } from 'typebox';
 import { Failure } from '../../base/errors.ts';
-import { updateGroupSnapshot } from '../../catalog/groups.ts';
 import { updateSnapshot } from '../../catalog/snapshots.ts';
-import { noteFailure } from '../messages.ts';
 import { finish } from '../states.ts';
+import { failGroup } from './group-failure.ts';
 import { taskKind } from './kind.ts';
 import { undo } from './undo.ts';
 
@@ -50,23 +49,10 @@ export const createGroupSnapshotTask = taskKind(CreateGroupSnapshotArgs, {
   },
 
   async failed(control, writer, { groupSnapshotId, members }, reason, requestId) {
-    const nowUs = control.nowUs();
-    for (const { snapshotId } of members) {
-      await finish(writer, { table: 'snapshots', id: snapshotId, action: 'create', nowUs, outcome: 'failed' });
-      await updateSnapshot(writer, snapshotId, { failure: reason });
-    }
-    const id = groupSnapshotId;
-    await finish(writer, { table: 'group_snapshots', id, action: 'create', nowUs, outcome: 'failed' });
-    const row = await updateGroupSnapshot(writer, id, { failure: reason });
-    if (row === undefined) return;
-    await noteFailure(control, writer, {
-      projectId: row.project_id,
-      resource: 'VOLUME_GROUP_SNAPSHOT',
-      resourceId: id,
-      action: 'create_group_snapshot',
-      detail: 'snapshot_create_failed',
-      requestId,
-    });
+    const partIds = members.map(({ snapshotId }) => snapshotId);
+    const whole = { table: 'group_snapshots', id: groupSnapshotId, partIds } as const;
+    const detail = 'snapshot_create_failed';
+    await failGroup(control, writer, { ...whole, action: 'create', detail, reason, requestId });
   },
 
   async after() {},

@@ -4,13 +4,11 @@
  */
 import { Type } from 'typebox';
 import { Failure } from '../../base/errors.ts';
-import { updateGroup } from '../../catalog/groups.ts';
-import { updateVolume } from '../../catalog/volumes.ts';
 import { GIB } from '../control.ts';
 import { applyLimits } from '../limits.ts';
-import { noteFailure } from '../messages.ts';
 import { requirePlace } from '../placement.ts';
 import { finish } from '../states.ts';
+import { failGroup } from './group-failure.ts';
 import { taskKind } from './kind.ts';
 import { undo } from './undo.ts';
 
@@ -65,22 +63,10 @@ export const createGroupTask = taskKind(CreateGroupArgs, {
   },
 
   async failed(control, writer, { groupId, volumes }, reason, requestId, code) {
-    const nowUs = control.nowUs();
-    for (const { volumeId } of volumes) {
-      await finish(writer, { table: 'volumes', id: volumeId, action: 'create', nowUs, outcome: 'failed' });
-      await updateVolume(writer, volumeId, { failure: reason });
-    }
-    await finish(writer, { table: 'groups', id: groupId, action: 'create', nowUs, outcome: 'failed' });
-    const row = await updateGroup(writer, groupId, { failure: reason });
-    if (row === undefined) return;
-    await noteFailure(control, writer, {
-      projectId: row.project_id,
-      resource: 'VOLUME_GROUP',
-      resourceId: groupId,
-      action: 'create_group',
-      detail: code === 'no_backend' ? 'no_backend' : 'create_failed',
-      requestId,
-    });
+    const partIds = volumes.map(({ volumeId }) => volumeId);
+    const whole = { table: 'groups', id: groupId, partIds } as const;
+    const detail = code === 'no_backend' ? 'no_backend' : 'create_failed';
+    await failGroup(control, writer, { ...whole, action: 'create', detail, reason, requestId });
   },
 
   async after(control, { volumes }) {

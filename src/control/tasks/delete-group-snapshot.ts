@@ -2,10 +2,9 @@
  * Removes a snapshot of a group with all its parts.
  */
 import { Type } from 'typebox';
-import { removeGroupSnapshot, updateGroupSnapshot } from '../../catalog/groups.ts';
-import { removeSnapshot, updateSnapshot } from '../../catalog/snapshots.ts';
-import { noteFailure } from '../messages.ts';
-import { finish } from '../states.ts';
+import { removeGroupSnapshot } from '../../catalog/groups.ts';
+import { removeSnapshot } from '../../catalog/snapshots.ts';
+import { failGroup } from './group-failure.ts';
 import { taskKind } from './kind.ts';
 
 export const DeleteGroupSnapshotArgs = Type.Object({
@@ -29,23 +28,9 @@ export const deleteGroupSnapshotTask = taskKind(DeleteGroupSnapshotArgs, {
   },
 
   async failed(control, writer, { groupSnapshotId, snapshotIds }, reason, requestId) {
-    const nowUs = control.nowUs();
-    for (const id of snapshotIds) {
-      await finish(writer, { table: 'snapshots', id, action: 'delete', nowUs, outcome: 'failed' });
-      await updateSnapshot(writer, id, { failure: reason });
-    }
-    const id = groupSnapshotId;
-    await finish(writer, { table: 'group_snapshots', id, action: 'delete', nowUs, outcome: 'failed' });
-    const row = await updateGroupSnapshot(writer, id, { failure: reason });
-    if (row === undefined) return;
-    await noteFailure(control, writer, {
-      projectId: row.project_id,
-      resource: 'VOLUME_GROUP_SNAPSHOT',
-      resourceId: id,
-      action: 'delete_group_snapshot',
-      detail: 'snapshot_delete_failed',
-      requestId,
-    });
+    const whole = { table: 'group_snapshots', id: groupSnapshotId, partIds: snapshotIds } as const;
+    const detail = 'snapshot_delete_failed';
+    await failGroup(control, writer, { ...whole, action: 'delete', detail, reason, requestId });
   },
 
   async after() {},

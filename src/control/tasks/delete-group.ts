@@ -3,10 +3,9 @@
  */
 import { Type } from 'typebox';
 import { forgetBases } from '../../catalog/backups.ts';
-import { findGroup, removeGroup, updateGroup } from '../../catalog/groups.ts';
-import { findVolume, removeVolume, updateVolume } from '../../catalog/volumes.ts';
-import { noteFailure } from '../messages.ts';
-import { finish } from '../states.ts';
+import { removeGroup } from '../../catalog/groups.ts';
+import { removeVolume } from '../../catalog/volumes.ts';
+import { failGroup } from './group-failure.ts';
 import { taskKind } from './kind.ts';
 
 export const DeleteGroupArgs = Type.Object({
@@ -34,24 +33,9 @@ export const deleteGroupTask = taskKind(DeleteGroupArgs, {
   },
 
   async failed(control, writer, { groupId, volumes }, reason, requestId) {
-    const nowUs = control.nowUs();
-    for (const { volumeId } of volumes) {
-      if ((await findVolume(writer, volumeId)) === undefined) continue;
-      await finish(writer, { table: 'volumes', id: volumeId, action: 'delete', nowUs, outcome: 'failed' });
-      await updateVolume(writer, volumeId, { failure: reason });
-    }
-    if ((await findGroup(writer, groupId)) === undefined) return;
-    await finish(writer, { table: 'groups', id: groupId, action: 'delete', nowUs, outcome: 'failed' });
-    const row = await updateGroup(writer, groupId, { failure: reason });
-    if (row === undefined) return;
-    await noteFailure(control, writer, {
-      projectId: row.project_id,
-      resource: 'VOLUME_GROUP',
-      resourceId: groupId,
-      action: 'delete_group',
-      detail: 'unknown',
-      requestId,
-    });
+    const partIds = volumes.map(({ volumeId }) => volumeId);
+    const whole = { table: 'groups', id: groupId, partIds } as const;
+    await failGroup(control, writer, { ...whole, action: 'delete', detail: 'unknown', reason, requestId });
   },
 
   async after(control, { volumes }) {
