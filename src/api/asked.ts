@@ -55,7 +55,8 @@ const PREFIX = /^(\/[A-Za-z0-9.\-_~]+)+$/;
 
 export function rootOf(request: FastifyRequest, publicRoot: string | null): string {
   if (publicRoot !== null) return publicRoot;
-  const scheme = header(request, 'x-forwarded-proto') === 'https' ? 'https' : 'http';
+  const forwarded = header(request, 'x-forwarded-proto');
+  const scheme = forwarded === 'https' || forwarded === 'http' ? forwarded : request.protocol;
   const host = [header(request, 'x-forwarded-host'), header(request, 'host')].find((text) => HOST.test(text));
   const prefix = header(request, 'x-forwarded-prefix').replace(/\/+$/, '').replace(/\/v3$/, '');
   return `${scheme}://${host ?? 'localhost'}${PREFIX.test(prefix) ? prefix : ''}`;

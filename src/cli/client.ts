@@ -147,10 +147,20 @@ export class ApiClient {
   }
 }
 
+/** What OpenSSL says of a certificate whose authority is not one that we trust. */
+const UNTRUSTED: ReadonlySet<string> = new Set([
+  'DEPTH_ZERO_SELF_SIGNED_CERT',
+  'SELF_SIGNED_CERT_IN_CHAIN',
+  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
+  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+]);
+
 function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   const code = 'code' in error ? error.code : null;
   if (code === 'ECONNREFUSED') return 'connection refused';
   if (code === 'ENOENT') return 'there is no such socket';
+  if (typeof code === 'string' && UNTRUSTED.has(code))
+    return `${error.message}; name the authority to trust with --cacert or OS_CACERT`;
   return error.message;
 }

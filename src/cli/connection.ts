@@ -18,14 +18,18 @@ export type Connection = {
   readonly certificates: string | null;
 };
 
-type Flags = { readonly url?: string | undefined; readonly token?: string | undefined };
+type Flags = {
+  readonly url?: string | undefined;
+  readonly token?: string | undefined;
+  readonly cacert?: string | undefined;
+};
 type Environment = Readonly<Record<string, string | undefined>>;
 
 export async function connect(flags: Flags, environment: Environment): Promise<Connection> {
   const env = new Variables(environment);
   const url = flags.url || env.text('QUARRY_URL');
   const token = flags.token || env.text('QUARRY_TOKEN');
-  const certificates = certificatesOf(env.text('OS_CACERT'));
+  const certificates = trustedCertificates(flags, environment);
   const authUrl = env.text('OS_AUTH_URL');
   if (token !== null || authUrl === null || env.text('OS_AUTH_TYPE') === 'none')
     return { url: url ?? DEFAULT_URL, token, certificates };
@@ -103,12 +107,16 @@ function scopeOf(env: Variables): Scope {
   return { kind: 'default' };
 }
 
-function certificatesOf(path: string | null): string | null {
-  if (path === null) return null;
+/** Of the flag or, without one, of OS_CACERT. */
+export function trustedCertificates(flags: Pick<Flags, 'cacert'>, environment: Environment): string | null {
+  const path = flags.cacert || environment['OS_CACERT'];
+  if (path === undefined || path === '') return null;
   try {
     return readFileSync(path, 'utf8');
   } catch (error) {
-    throw new Failure('bad_request', { reason: `OS_CACERT ${path} cannot be read: ${(error as Error).message}` });
+    throw new Failure('bad_request', {
+      reason: `The authority ${path} (--cacert, OS_CACERT) cannot be read: ${(error as Error).message}`,
+    });
   }
 }
 

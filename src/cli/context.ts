@@ -13,7 +13,7 @@ export type Context = {
   readonly signal: AbortSignal;
 };
 
-type GlobalFlags = { url?: string; token?: string; output: Format; column?: string[]; wait: boolean };
+type GlobalFlags = { url?: string; token?: string; cacert?: string; output: Format; column?: string[]; wait: boolean };
 
 /** Runs a client command. A second Ctrl-C ends the process at once, whatever it still cleans up. */
 export async function withContext(command: Command, action: (context: Context) => Promise<void>): Promise<void> {

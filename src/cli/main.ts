@@ -33,8 +33,9 @@ function buildProgram(): Command {
     .configureHelp({ showGlobalOptions: true })
     .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'quarry: ')) })
     .addHelpText('after', EXIT_CODES)
-    .option('--url <url>', `the daemon: http://HOST:PORT or unix:PATH (QUARRY_URL; default ${DEFAULT_URL})`)
+    .option('--url <url>', `the daemon: http(s)://HOST:PORT or unix:PATH (QUARRY_URL; default ${DEFAULT_URL})`)
     .option('--token <token>', 'for daemons that ask for one (QUARRY_TOKEN, or the OS_* variables)')
+    .option('--cacert <file>', 'authority to trust instead of those of the system, PEM (OS_CACERT)')
     .addOption(
       new Option('-o, --output <format>', 'how results look').choices(['table', 'json', 'value']).default('table'),
     )

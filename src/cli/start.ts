@@ -7,6 +7,7 @@ import { runServe, type ServeFlags } from '../daemon/main.ts';
 import { ApiClient } from './client.ts';
 import { addServeOptions } from './commands/serve.ts';
 import { createVolume, exportsOf, uriOf } from './commands/volume.ts';
+import { trustedCertificates } from './connection.ts';
 import type { Context } from './context.ts';
 import { number, text } from './decode.ts';
 import { reportError } from './failure.ts';
@@ -47,7 +48,7 @@ async function pageUri(context: Context, volume: { id: string; name: string }): 
 
 async function printPage(ready: Ready, print: (line: string) => void): Promise<void> {
   const url = ready.api[0] ?? '';
-  const client = new ApiClient({ url, token: null, certificates: null });
+  const client = new ApiClient({ url, token: null, certificates: trustedCertificates({}, process.env) });
   const printer = new Printer({ format: 'table', columns: [] });
   const context: Context = { client, printer, shouldWait: true, signal: new AbortController().signal };
   try {

@@ -15,6 +15,7 @@ import { QUOTA_RESOURCES, type QuotaDefaults } from '../control/control.ts';
 import { NO_LIMITS, UNLIMITED, USUAL_LIMITS } from '../control/quotas.ts';
 import type { ConnectionLimits, TlsOptions } from '../native/plane.ts';
 import { type Address, isLoopback, parseAddress, splitAddresses } from './address.ts';
+import type { ApiTlsFiles } from './api-tls.ts';
 import { type Access, accessOf, rateLimitsOf } from './config-access.ts';
 import { type BackupTarget, backupKeyOf, backupRateOf, backupTargetOf } from './config-backups.ts';
 
@@ -23,6 +24,8 @@ export type ServeFlags = {
   readonly data?: string | undefined;
   readonly config?: string | undefined;
   readonly api?: string | readonly string[] | undefined;
+  readonly apiTlsCert?: string | undefined;
+  readonly apiTlsKey?: string | undefined;
   readonly nbd?: string | readonly string[] | undefined;
   readonly nbdTls?: string | undefined;
   readonly nbdTlsCert?: string | undefined;
@@ -40,6 +43,8 @@ export type ServeFlags = {
 export type Config = {
   readonly dataDir: string;
   readonly api: readonly Address[];
+  /** For its addresses on TCP; null: they speak plain HTTP. */
+  readonly apiTls: ApiTlsFiles | null;
   readonly nbd: readonly string[];
   readonly nbdTls: TlsOptions | null;
   readonly access: Access;
@@ -70,6 +75,8 @@ type Plain = Readonly<Record<string, unknown>>;
 const KEYS = {
   data: 'text',
   api: 'texts',
+  api_tls_cert: 'text',
+  api_tls_key: 'text',
   nbd: 'texts',
   nbd_connections_max: 'count',
   nbd_export_connections_max: 'count',
@@ -136,6 +143,7 @@ export function readConfig(flags: ServeFlags, options: { isTerminal: boolean }):
   return {
     dataDir,
     api,
+    apiTls: apiTlsOf(text('api_tls_cert', flags.apiTlsCert), text('api_tls_key', flags.apiTlsKey)),
     nbd: nbd.map((address) => address.text),
     nbdTls,
     access,
@@ -238,6 +246,14 @@ function bodyBytesOf(bytes: number | undefined): number {
   const { min, max } = BODY_BYTES_LIMITS;
   if (Number.isSafeInteger(bytes) && bytes >= min && bytes <= max) return bytes;
   throw refuse(`body_bytes_max is ${bytes}, but must be a whole number from ${min} to ${max}.`);
+}
+
+/** Read when the daemon begins to listen, and again when it is asked to. */
+function apiTlsOf(certificate: string | undefined, key: string | undefined): ApiTlsFiles | null {
+  if (certificate === undefined && key === undefined) return null;
+  if (certificate === undefined || key === undefined)
+    throw refuse('--api-tls-cert and --api-tls-key need each other: a certificate and its key.');
+  return { certificate: resolve(certificate), key: resolve(key) };
 }
 
 type TlsTexts = Readonly<Record<'mode' | 'certificate' | 'key' | 'clientCa', string | undefined>>;

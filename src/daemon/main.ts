@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 import { createLocalBackend } from '../backend/local.ts';
 import { openLog, type RootLog } from '../base/log.ts';
 import { loadBinding } from '../native/addon.ts';
+import { readApiTls } from './api-tls.ts';
 import { type Config, readConfig, type ServeFlags } from './config.ts';
 import { type Listener, listen } from './listen.ts';
 import { type Notify, openNotify, type SendDatagram } from './notify.ts';
@@ -38,6 +39,7 @@ export type Surroundings = {
 export async function runServe(flags: ServeFlags, surroundings: Partial<Surroundings> = {}): Promise<void> {
   const around: Surroundings = { ...realSurroundings(surroundings.stopAsked === undefined), ...surroundings };
   const config = readConfig(flags, around);
+  const apiTls = config.apiTls === null ? null : readApiTls(config.apiTls);
   const log = openLog({ level: config.logLevel, format: config.logFormat });
   const version = programVersion();
   let broken: Error | null = null;
@@ -52,9 +54,9 @@ export async function runServe(flags: ServeFlags, surroundings: Partial<Surround
   const wired = await wire({ config, log, version, createBackend: around.createBackend, onFatal });
   const listeners: Listener[] = [];
   const notify = openNotify({ socket: around.notifySocket, send: around.sendDatagram, log });
-  const stopReloading = around.onReload(() => void reload({ flags, around, log, wired }));
+  const stopReloading = around.onReload(() => void reload({ flags, around, log, wired, listeners }));
   try {
-    for (const address of config.api) listeners.push(await listen(wired.server, address));
+    for (const address of config.api) listeners.push(await listen(wired.server, address, apiTls));
     around.print(readyLine({ config, wired, listeners, version }));
     notify('READY=1');
     log.info({ api: listeners.map(({ url }) => url), nbd: wired.control.backend.nbdAddresses, version }, 'serving');
@@ -108,19 +110,28 @@ function readyLine(about: { config: Config; wired: Wired; listeners: readonly Li
   });
 }
 
-type Reload = { flags: ServeFlags; around: Surroundings; log: RootLog; wired: Wired };
+type Reload = {
+  flags: ServeFlags;
+  around: Surroundings;
+  log: RootLog;
+  wired: Wired;
+  listeners: readonly Listener[];
+};
 
 /** Turning TLS on or off waits for the next start; new certificates, a new authority and allow or require do not. */
-async function reload({ flags, around, log, wired }: Reload): Promise<void> {
+async function reload({ flags, around, log, wired, listeners }: Reload): Promise<void> {
   try {
     const config = readConfig(flags, around);
     const { logLevel, nbdTls } = config;
+    // What may be refused comes first: then nothing has changed.
+    const apiTls = config.apiTls === null ? null : readApiTls(config.apiTls);
     if (nbdTls !== null) await wired.setTls(nbdTls);
+    if (apiTls !== null) for (const listener of listeners) listener.setTls(apiTls);
     wired.setAccess(config.access);
     log.setLevel(logLevel);
     const applied =
       'configuration read again: log level, tokens and TLS files apply at once, the rest at the next start';
-    log.info({ logLevel, tls: nbdTls !== null }, applied);
+    log.info({ logLevel, apiTls: apiTls !== null, nbdTls: nbdTls !== null }, applied);
   } catch (error) {
     log.error({ err: error }, 'the configuration could not be read again and stays as it is');
   }

@@ -80,7 +80,7 @@ describe('a token', () => {
     [{ OS_USERNAME: 'demo' }, 'OS_PASSWORD is not'],
     [{ OS_PASSWORD: 'x' }, 'OS_USERNAME is not'],
     [{ ...DEMO, OS_AUTH_TYPE: 'kerberos' }, "OS_AUTH_TYPE is 'kerberos'"],
-    [{ ...DEMO, OS_CACERT: '/nonexistent.pem' }, 'OS_CACERT /nonexistent.pem cannot be read'],
+    [{ ...DEMO, OS_CACERT: '/nonexistent.pem' }, 'The authority /nonexistent.pem (--cacert, OS_CACERT) cannot be read'],
   ])('cannot be had with %j, and the message names the variable', async (variables, message) => {
     const env = { OS_AUTH_URL: 'http://127.0.0.1:1', ...variables };
     await expect(connect({}, env)).rejects.toThrow(message);

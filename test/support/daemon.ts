@@ -23,6 +23,8 @@ export type DaemonOptions = {
   readonly args?: readonly string[];
   /** `unix` (a socket in the data folder's parent) or `tcp` (a free port of loopback). */
   readonly api?: 'unix' | 'tcp';
+  /** PEM of the authority that `request` trusts, where the API is HTTPS. */
+  readonly authority?: string;
 };
 
 export type ApiReply = {
@@ -123,9 +125,10 @@ export class Daemon implements AsyncDisposable {
     ended.finally(() => process.removeListener('exit', killAtExit));
     const ready = await readyLine(child, ended, () => this.#log.slice(-LOG_CHARS));
     const url = ready.api[0] ?? '';
+    const { authority } = this.#options;
     const client = url.startsWith('unix:')
       ? new Client('http://localhost', { socketPath: url.slice('unix:'.length) })
-      : new Client(url);
+      : new Client(url, authority === undefined ? {} : { connect: { ca: authority } });
     this.#running = { child, ready, ended, client };
   }
 

@@ -8,6 +8,8 @@ export function addServeOptions(command: Command): Command {
     .option('--data <dir>', 'pool, catalog and sockets; one daemon per folder (default: ./quarry-data)')
     .option('--config <file>', 'TOML or JSON; every flag has a key there')
     .option('--api <addr>', 'host:port or unix:PATH; repeatable (default: 127.0.0.1:8776)', collect)
+    .option('--api-tls-cert <file>', 'serve the API on TCP over HTTPS: the certificate, PEM, with its chain')
+    .option('--api-tls-key <file>', 'its key, PEM')
     .option('--nbd <addr>', 'unix:PATH or host:port; repeatable (default: unix:DIR/nbd.sock)', collect)
     .option('--nbd-tls <mode>', 'off, allow or require TLS of NBD clients (default: off)')
     .option('--nbd-tls-cert <file>', 'the certificate NBD clients are shown, PEM, with its chain')
