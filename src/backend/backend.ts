@@ -10,6 +10,7 @@ export type {
   PoolStats,
   PublishOptions,
   VolumeLimits,
+  VolumeSpace,
   VolumeUsage,
 } from '../engine/volume-store.ts';
 

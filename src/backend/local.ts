@@ -76,6 +76,7 @@ export async function createLocalBackend(options: LocalOptions): Promise<LocalBa
     map: call('map'),
     diff: call('diff'),
     usage: call('usage'),
+    space: call('space'),
     stats: call('stats'),
     async close() {
       await calls.close();

@@ -11,6 +11,7 @@ import type {
   PublishOptions,
   VolumeBackend,
   VolumeLimits,
+  VolumeSpace,
   VolumeUsage,
 } from './backend.ts';
 
@@ -169,6 +170,20 @@ export class MemoryBackend implements VolumeBackend {
       found.push({ id, kind, sizeBytes, mappedBytes, connections, throttledSeconds: 0, failed });
     }
     return found;
+  }
+
+  async space(ids: readonly string[] | null): Promise<VolumeSpace[]> {
+    const holders = new Map<number, number>();
+    for (const { blocks } of this.#things.values())
+      for (const write of blocks.values()) holders.set(write, (holders.get(write) ?? 0) + 1);
+    return [...(ids ?? this.#things.keys())].flatMap((id) => {
+      const thing = this.#things.get(id);
+      if (thing === undefined) return [];
+      const mappedBytes = thing.blocks.size * BLOCK_BYTES;
+      const alone = [...thing.blocks.values()].filter((write) => holders.get(write) === 1).length;
+      const exclusiveBytes = alone * BLOCK_BYTES;
+      return { id, kind: thing.kind, mappedBytes, sharedBytes: mappedBytes - exclusiveBytes, exclusiveBytes };
+    });
   }
 
   async stats(): Promise<PoolStats> {

@@ -74,6 +74,22 @@ export function openMetrics(options: { processMetrics: boolean }) {
     poolFreeBytes: gauge('quarry_pool_free_bytes', 'Bytes free on that filesystem.'),
     poolReservedBytes: gauge('quarry_pool_reserved_bytes', 'Free bytes that are kept back for metadata.'),
     poolMappedBytes: gauge('quarry_pool_mapped_bytes', 'Bytes of distinct extents in use.'),
+    poolSharedBytes: gauge(
+      'quarry_pool_shared_bytes',
+      'Bytes of extents in use that several volumes or snapshots hold.',
+    ),
+    poolExclusiveBytes: gauge(
+      'quarry_pool_exclusive_bytes',
+      'Bytes of extents in use that one volume or snapshot holds.',
+    ),
+    volumeMappedBytes: gauge('quarry_volume_mapped_bytes', 'Bytes mapped by a volume.', ['volume']),
+    volumeExclusiveBytes: gauge('quarry_volume_exclusive_bytes', 'Bytes that deleting a volume would free.', [
+      'volume',
+    ]),
+    snapshotMappedBytes: gauge('quarry_snapshot_mapped_bytes', 'Bytes mapped by a snapshot.', ['snapshot']),
+    snapshotExclusiveBytes: gauge('quarry_snapshot_exclusive_bytes', 'Bytes that deleting a snapshot would free.', [
+      'snapshot',
+    ]),
     poolReclaimBytes: gauge('quarry_pool_reclaim_bytes', 'Bytes freed and not yet given back to the filesystem.'),
     poolMetadataBytes: gauge('quarry_pool_metadata_bytes', 'Bytes of journal, checkpoints and map pages.'),
   };

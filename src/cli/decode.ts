@@ -38,6 +38,10 @@ export function maybeText(from: Json, key: string): string | null {
   return typeof from[key] === 'string' ? text(from, key) : null;
 }
 
+export function maybeNumber(from: Json, key: string): number | null {
+  return typeof from[key] === 'number' ? number(from, key) : null;
+}
+
 export function number(from: Json, key: string): number {
   const value = from[key];
   if (typeof value !== 'number') throw new UnexpectedAnswer(`${key} is no number`);

@@ -1,7 +1,7 @@
 /**
  * What the daemon is and does, in one look; and what the backend says about single volumes and snapshots.
  */
-import type { ByteRange, PoolStats, VolumeUsage } from '../backend/backend.ts';
+import type { ByteRange, PoolStats, VolumeSpace, VolumeUsage } from '../backend/backend.ts';
 import { Failure } from '../base/errors.ts';
 import type { SnapshotRow, TaskRow, VolumeRow } from '../catalog/schema.ts';
 import { unfinishedTasks } from '../catalog/tasks.ts';
@@ -33,6 +33,22 @@ export async function status(control: Control): Promise<Status> {
   };
 }
 
+export type PoolSpace = {
+  /** Extents in use that several share; what deleted objects still hold is among them until it is given back. */
+  readonly sharedBytes: number;
+  /** Extents in use that one volume or snapshot has for itself. */
+  readonly exclusiveBytes: number;
+  readonly objects: readonly VolumeSpace[];
+};
+
+export async function poolSpace({ backend }: Control): Promise<PoolSpace> {
+  const objects = await backend.space(null);
+  const { mappedBytes } = await backend.stats();
+  const alone = objects.reduce((sum, { exclusiveBytes }) => sum + (exclusiveBytes ?? 0), 0);
+  const exclusiveBytes = Math.min(alone, mappedBytes);
+  return { sharedBytes: mappedBytes - exclusiveBytes, exclusiveBytes, objects };
+}
+
 export type Target = { readonly kind: 'volume' | 'snapshot'; readonly id: string };
 
 async function requireTarget(control: Control, caller: Caller, { kind, id }: Target): Promise<VolumeRow | SnapshotRow> {
@@ -40,7 +56,8 @@ async function requireTarget(control: Control, caller: Caller, { kind, id }: Tar
   return kind === 'volume' ? visibleVolume(reader, caller, id) : visibleSnapshot(reader, caller, id);
 }
 
-export type Usage = VolumeUsage & { readonly lastFailure: string | null };
+export type Usage = VolumeUsage &
+  Pick<VolumeSpace, 'sharedBytes' | 'exclusiveBytes'> & { readonly lastFailure: string | null };
 
 /** What the backend says, and why the last work on it failed. An object that has no data (yet) uses nothing. */
 export async function usage(control: Control, caller: Caller, target: Target): Promise<Usage> {
@@ -49,7 +66,9 @@ export async function usage(control: Control, caller: Caller, target: Target): P
   const { kind, id } = target;
   const none = { mappedBytes: 0, connections: 0, throttledSeconds: 0, failed: null };
   const nothing = { id, kind, sizeBytes: row.size_gib * GIB, ...none };
-  return { ...(found ?? nothing), lastFailure: row.failure };
+  const [space] = await control.backend.space([target.id]);
+  const { sharedBytes, exclusiveBytes } = space ?? { sharedBytes: 0, exclusiveBytes: 0 };
+  return { ...(found ?? nothing), sharedBytes, exclusiveBytes, lastFailure: row.failure };
 }
 
 export async function map(control: Control, caller: Caller, target: Target): Promise<ByteRange[]> {

@@ -18,6 +18,7 @@ import { speedLimitsOf } from '../native/speed-limits.ts';
 import { Checkpointer } from './checkpointer.ts';
 import { diffOf, mapOf } from './diff.ts';
 import { Exports, lineageOf, type Opened } from './exports.ts';
+import { Figures } from './figures.ts';
 import type { Engine, EngineOptions, EngineParts } from './interface.ts';
 import { PAGES_PATH } from './pages.ts';
 import { PlaneServant } from './plane-servant.ts';
@@ -32,7 +33,7 @@ import {
 } from './recovery.ts';
 import { extentPath, Space } from './space.ts';
 import type { State, StoredObject } from './state.ts';
-import type { ByteRange, PoolStats, PublishOptions, VolumeLimits, VolumeUsage } from './volume-store.ts';
+import type { ByteRange, PoolStats, PublishOptions, VolumeLimits, VolumeSpace, VolumeUsage } from './volume-store.ts';
 
 export type { Engine, EngineOptions, EngineParts } from './interface.ts';
 
@@ -82,6 +83,7 @@ class PoolEngine implements Engine {
   readonly #journal: Journal;
   readonly #checkpointer: Checkpointer;
   readonly #space: Space;
+  readonly #figures: Figures;
   readonly #exports: Exports;
   readonly #servant: PlaneServant;
   readonly #onFatal: (error: Error) => void;
@@ -115,6 +117,7 @@ class PoolEngine implements Engine {
     // Throws at once what keeps the records from being applied; rejects when the journal fails.
     const append = (records: EngineRecord[]): Promise<void> => this.#applyAndJournal(records);
     this.#space = new Space({ ...parts, state, append, options });
+    this.#figures = new Figures({ state, clock });
     this.#exports = new Exports(parts.plane);
     this.#servant = new PlaneServant({ ...parts, state, append, space: this.#space, exports: this.#exports });
     this.#closers.push(() => {
@@ -186,6 +189,7 @@ class PoolEngine implements Engine {
         this.#onFatal(error instanceof Error ? error : new Error(String(error)));
       throw error;
     }
+    this.#figures.note(records);
     const durable = this.#journal.append(records.map(encodeRecord));
     this.#space.landed(this.#state.takeLanded());
     this.#space.freed(this.#state.takeFreed(), durable);
@@ -530,6 +534,10 @@ class PoolEngine implements Engine {
         failed: opened?.failure ?? null,
       };
     });
+  }
+
+  async space(ids: readonly string[] | null): Promise<readonly VolumeSpace[]> {
+    return ids === null ? this.#figures.all() : this.#figures.of(ids);
   }
 
   async stats(): Promise<PoolStats> {

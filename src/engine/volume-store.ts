@@ -25,6 +25,17 @@ export type VolumeUsage = {
   readonly failed: string | null;
 };
 
+/** How much of the pool one volume or snapshot takes; null where damage keeps it from being known. */
+export type VolumeSpace = {
+  readonly id: string;
+  readonly kind: 'volume' | 'snapshot';
+  readonly mappedBytes: number;
+  /** Of what is mapped: what other volumes or snapshots hold too. */
+  readonly sharedBytes: number | null;
+  /** What deleting this one alone would free: also what it keeps alive behind what is mapped. */
+  readonly exclusiveBytes: number | null;
+};
+
 export type PoolStats = {
   readonly capacityBytes: number;
   readonly freeBytes: number;
@@ -80,6 +91,8 @@ export interface VolumeStore {
   diff(options: { fromId: string | null; toId: string }): Promise<ByteRange[]>;
 
   usage(ids: readonly string[] | null): Promise<VolumeUsage[]>;
+  /** Null: of all, as they are now or were a moment ago. */
+  space(ids: readonly string[] | null): Promise<readonly VolumeSpace[]>;
   stats(): Promise<PoolStats>;
   close(): Promise<void>;
 }

@@ -38,7 +38,17 @@ test('a volume tells its map, what changed since a snapshot, its use and its URI
   const changed = [{ offset: BLOCK, length: BLOCK, kind: 'data' }];
   expect((await get(`volumes/${id}/diff?from=${snapshot}`)).ranges).toEqual(changed);
   expect((await get(`snapshots/${snapshot}/diff`)).ranges).toEqual([{ offset: 0, length: BLOCK, kind: 'data' }]);
-  expect((await get(`snapshots/${snapshot}/usage`)).usage).toMatchObject({ kind: 'snapshot', mapped_bytes: BLOCK });
+  const space = { mapped_bytes: BLOCK, shared_bytes: BLOCK, exclusive_bytes: 0 };
+  expect((await get(`snapshots/${snapshot}/usage`)).usage).toMatchObject({ kind: 'snapshot', ...space });
+  expect((await get(`volumes/${id}/usage`)).usage).toMatchObject({ shared_bytes: BLOCK, exclusive_bytes: BLOCK });
+  expect((await get('status')).pool).toMatchObject({ shared_bytes: BLOCK, exclusive_bytes: BLOCK });
+  const { body: metrics } = await api.ask('GET', '/metrics');
+  for (const line of [
+    `quarry_volume_exclusive_bytes{volume="${id}"} ${BLOCK}`,
+    `quarry_snapshot_exclusive_bytes{snapshot="${snapshot}"} 0`,
+    `quarry_pool_shared_bytes ${BLOCK}`,
+  ])
+    expect(metrics).toContain(line);
   const address = 'unix:/nowhere/nbd.sock';
   expect((await get(`volumes/${id}/exports`)).exports).toEqual([
     { name: id, uri: `nbd+unix:///${id}?socket=/nowhere/nbd.sock`, address, read_only: false, listed: true },

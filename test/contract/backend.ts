@@ -3,7 +3,7 @@
  * one 64 KiB block reaches the volume is the implementation's own way.
  */
 import { randomUUID } from 'node:crypto';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { ByteRange, VolumeBackend } from '../../src/backend/backend.ts';
 import { Failure } from '../../src/base/errors.ts';
 
@@ -86,6 +86,26 @@ export function backendContract(name: string, open: () => Promise<BackendUnderTe
         { offset: 3 * BLOCK, length: 64 * MIB - 3 * BLOCK, kind: 'hole' },
       ]);
       expect((await usage(id))?.mappedBytes).toBe(BLOCK);
+    });
+
+    test('what only one has is told from what several share, and is what its deletion frees', async () => {
+      const id = await create();
+      await under.write(id, 0);
+      const snapshotId = await snapshot(id);
+      await under.write(id, BLOCK);
+      // What was written is in the map from here on.
+      await backend.map(id);
+      const space = async (...ids: string[]) => new Map((await backend.space(ids)).map((one) => [one.id, one]));
+      const found = await space(id, snapshotId, randomUUID());
+      expect([...found.values()]).toEqual([
+        { id, kind: 'volume', mappedBytes: 2 * BLOCK, sharedBytes: BLOCK, exclusiveBytes: BLOCK },
+        { id: snapshotId, kind: 'snapshot', mappedBytes: BLOCK, sharedBytes: BLOCK, exclusiveBytes: 0 },
+      ]);
+      expect([...(await backend.space(null))].sort((a, b) => b.mappedBytes - a.mappedBytes)).toEqual([
+        ...found.values(),
+      ]);
+      await backend.delete(snapshotId);
+      await vi.waitFor(async () => expect((await space(id)).get(id)?.exclusiveBytes).toBe(2 * BLOCK));
     });
 
     test('a copy of a volume or snapshot may be larger, and not smaller', async () => {

@@ -56,6 +56,7 @@ export class Interrupter {
       usage: (argument) => backend.usage(argument),
       map: (argument) => backend.map(argument),
       diff: (argument) => backend.diff(argument),
+      space: (argument) => backend.space(argument),
       stats: () => backend.stats(),
       close: () => backend.close(),
     };

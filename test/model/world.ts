@@ -97,7 +97,7 @@ export class World {
     const left = [...this.#things.keys()];
     while (left.length > 0) {
       const [id] = left.splice(this.#random.below(left.length), 1);
-      if (id !== undefined) await this.#until(this.#engine.delete(id));
+      if (id !== undefined) await this.#deleteAsForetold(id);
     }
     this.#things.clear();
     await this.#until(this.#engine.settle());
@@ -111,6 +111,18 @@ export class World {
       );
     const report = checkPool(this.#disk);
     if (report.pages > 0) throw new Error(`${report.pages} pages are left of no object`);
+  }
+
+  /** What the pool says that deleting would free is what it frees. */
+  async #deleteAsForetold(id: string): Promise<void> {
+    await this.#until(this.#engine.settle());
+    const [space] = await this.#engine.space([id]);
+    const before = await this.#engine.stats();
+    await this.#until(this.#engine.delete(id));
+    await this.#until(this.#engine.settle());
+    const freedBytes = before.mappedBytes - (await this.#engine.stats()).mappedBytes;
+    if (freedBytes !== space?.exclusiveBytes)
+      throw new Error(`deleting ${id} freed ${freedBytes} bytes, not ${space?.exclusiveBytes}`);
   }
 
   // ---- life and death ----------------------------------------------------------------------------------------------

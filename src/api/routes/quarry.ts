@@ -2,11 +2,22 @@
  * Routes of our own, which no other Block Storage service has: docs/api.md describes them. And the scrape of metrics.
  */
 import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { Metrics } from '../../base/metrics.ts';
 import type { TaskRow } from '../../catalog/schema.ts';
 import type { StatusCount } from '../../catalog/volumes.ts';
 import { GIB } from '../../control/control.ts';
 import { isAllowed } from '../../control/policy.ts';
-import { diff, exportsOf, map, type Status, status, type Target, usage } from '../../control/status.ts';
+import {
+  diff,
+  exportsOf,
+  map,
+  type PoolSpace,
+  poolSpace,
+  type Status,
+  status,
+  type Target,
+  usage,
+} from '../../control/status.ts';
 import { param } from '../asked.ts';
 import { one, type Query } from '../query.ts';
 import { idOf } from '../schemas.ts';
@@ -16,7 +27,7 @@ import { type Json, timeOf } from '../views.ts';
 export function quarryRoutes(app: FastifyInstance, { control }: RouteContext): void {
   app.get('/quarry/status', { config: { rule: 'quarry:status' } }, async () => {
     const { settings, backend, startedAtUs } = control;
-    return statusView(await status(control), {
+    return statusView(await status(control), await poolSpace(control), {
       version: settings.version,
       started_at: timeOf(startedAtUs),
       auth: settings.auth,
@@ -36,6 +47,8 @@ export function quarryRoutes(app: FastifyInstance, { control }: RouteContext): v
           kind: found.kind,
           size_bytes: found.sizeBytes,
           mapped_bytes: found.mappedBytes,
+          shared_bytes: found.sharedBytes,
+          exclusive_bytes: found.exclusiveBytes,
           connections: found.connections,
           throttled_seconds: found.throttledSeconds,
           failed: found.failed,
@@ -70,7 +83,7 @@ export function quarryRoutes(app: FastifyInstance, { control }: RouteContext): v
   }
 }
 
-function statusView(found: Status, about: Json): Json {
+function statusView(found: Status, space: PoolSpace, about: Json): Json {
   const { pool } = found;
   return {
     ...about,
@@ -79,6 +92,8 @@ function statusView(found: Status, about: Json): Json {
       free_bytes: pool.freeBytes,
       reserved_bytes: pool.reservedBytes,
       mapped_bytes: pool.mappedBytes,
+      shared_bytes: space.sharedBytes,
+      exclusive_bytes: space.exclusiveBytes,
       reclaim_bytes: pool.reclaimBytes,
       metadata_bytes: pool.metadataBytes,
       volumes: pool.volumes,
@@ -102,6 +117,22 @@ function countsView(lines: readonly StatusCount[]): Json {
 
 function taskView({ id, kind, subject, attempts, created_at }: TaskRow): Json {
   return { id, kind, subject, attempts, created_at: timeOf(created_at) };
+}
+
+function scrapeSpace(metrics: Metrics, { sharedBytes, exclusiveBytes, objects }: PoolSpace): void {
+  metrics.poolSharedBytes.set(sharedBytes);
+  metrics.poolExclusiveBytes.set(exclusiveBytes);
+  const { volumeMappedBytes, volumeExclusiveBytes, snapshotMappedBytes, snapshotExclusiveBytes } = metrics;
+  for (const gauge of [volumeMappedBytes, volumeExclusiveBytes, snapshotMappedBytes, snapshotExclusiveBytes])
+    gauge.reset();
+  for (const { id, kind, mappedBytes, exclusiveBytes: alone } of objects) {
+    if (kind === 'volume') volumeMappedBytes.set({ volume: id }, mappedBytes);
+    else snapshotMappedBytes.set({ snapshot: id }, mappedBytes);
+    // Damage keeps it from being known.
+    if (alone === null) continue;
+    if (kind === 'volume') volumeExclusiveBytes.set({ volume: id }, alone);
+    else snapshotExclusiveBytes.set({ snapshot: id }, alone);
+  }
 }
 
 export function scrapeRoute(app: FastifyInstance, { control }: RouteContext, { isOpen }: { isOpen: boolean }): void {
@@ -130,6 +161,7 @@ export function scrapeRoute(app: FastifyInstance, { control }: RouteContext, { i
     metrics.poolFreeBytes.set(pool.freeBytes);
     metrics.poolReservedBytes.set(pool.reservedBytes);
     metrics.poolMappedBytes.set(pool.mappedBytes);
+    scrapeSpace(control.metrics, await poolSpace(control));
     metrics.poolReclaimBytes.set(pool.reclaimBytes);
     metrics.poolMetadataBytes.set(pool.metadataBytes);
     return reply.type(metrics.registry.contentType).send(await metrics.registry.metrics());

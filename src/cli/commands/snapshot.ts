@@ -4,8 +4,8 @@ import { type Context, withContext } from '../context.ts';
 import { type Json, maybeText, member, number, text } from '../decode.ts';
 import { find, listAll, pathOf, waitFor } from '../objects.ts';
 import type { Row } from '../print.ts';
-import { formatBytes } from '../sizes.ts';
 import { printRanges } from './ranges.ts';
+import { spaceFields } from './space.ts';
 import { exportsOf, printUris } from './volume.ts';
 
 const LIST_COLUMNS = ['id', 'name', 'volume', 'status', 'size', 'created'];
@@ -30,7 +30,7 @@ async function printSnapshot(context: Context, reference: string): Promise<void>
   const exports = await exportsOf(context, 'snapshot', id);
   const fields = {
     ...listRow(snapshot),
-    mapped: formatBytes(number(usage, 'mapped_bytes')),
+    ...spaceFields(usage),
     connections: number(usage, 'connections'),
     uri: exports.map((item) => text(item, 'uri')).join(' ') || null,
   };

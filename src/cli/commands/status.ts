@@ -22,7 +22,7 @@ function fieldsOf(status: Json): Row {
     since: text(status, 'started_at').slice(0, 19),
     authentication: text(status, 'auth'),
     space: `${bytes('free_bytes')} free of ${bytes('capacity_bytes')}, ${bytes('reserved_bytes')} kept in reserve`,
-    data: `${bytes('mapped_bytes')} mapped, ${bytes('reclaim_bytes')} freed and not yet given back`,
+    data: `${bytes('mapped_bytes')} mapped (${bytes('shared_bytes')} of it shared), ${bytes('reclaim_bytes')} freed and not yet given back`,
     tables: bytes('metadata_bytes'),
     volumes: counts(member(status, 'volumes')),
     snapshots: counts(member(status, 'snapshots')),

@@ -6,9 +6,10 @@ import { type Json, maybeText, member, members, number, object, text } from '../
 import { OperationFailed } from '../failure.ts';
 import { find, listAll, pathOf, reasonFor, waitFor } from '../objects.ts';
 import type { Row } from '../print.ts';
-import { formatBytes, parseSizeGib } from '../sizes.ts';
+import { parseSizeGib } from '../sizes.ts';
 import { registerAttach } from './attach.ts';
 import { printRanges } from './ranges.ts';
+import { spaceFields } from './space.ts';
 
 const LIST_COLUMNS = ['id', 'name', 'status', 'size', 'created'];
 
@@ -66,7 +67,7 @@ async function printVolume(context: Context, id: string): Promise<void> {
   const sourceId = maybeText(volume, 'source_volid');
   const fields: Record<string, Row[string]> = {
     ...listRow(volume),
-    mapped: formatBytes(number(usage, 'mapped_bytes')),
+    ...spaceFields(usage),
     source: snapshotId !== null ? `snapshot ${snapshotId}` : sourceId !== null ? `volume ${sourceId}` : null,
     metadata: pairs(volume, 'metadata'),
     connections: number(usage, 'connections'),
