@@ -7,6 +7,7 @@ import type { StoreEvent, VolumeStore } from '../engine/volume-store.ts';
 export type {
   ByteRange,
   LimitName,
+  PoolLevel,
   PoolStats,
   PublishOptions,
   VolumeLimits,

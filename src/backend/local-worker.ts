@@ -8,7 +8,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { realClock } from '../base/clock.ts';
 import { Failure } from '../base/errors.ts';
 import { realFiles } from '../base/files.ts';
-import { type Engine, openEngine } from '../engine/engine.ts';
+import { type Engine, openEngine, type PoolSettings } from '../engine/engine.ts';
 import { createPlane } from '../native/addon.ts';
 import type { ConnectionLimits, Plane, TlsOptions } from '../native/plane.ts';
 import type { LocalCalls, LocalMethod, LocalReply, LocalRequest, PlainFailure } from './local.ts';
@@ -18,6 +18,7 @@ type WorkerOptions = {
   readonly nbdAddresses: readonly string[];
   readonly nbdTls: TlsOptions | null;
   readonly nbdLimits: ConnectionLimits;
+  readonly pool: Partial<PoolSettings>;
 };
 
 function plainFailure(error: unknown): PlainFailure {
@@ -39,6 +40,7 @@ async function main(): Promise<void> {
       files: realFiles(join(options.dataDir)),
       plane,
       clock: realClock,
+      options: options.pool,
       onEvent: (event) => send({ kind: 'event', event }),
       // Law 5: the main thread ends the process; until then nothing is acknowledged.
       onFatal: (error) => send({ kind: 'unable', failure: plainFailure(error) }),

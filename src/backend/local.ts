@@ -5,6 +5,7 @@
 
 import { Worker } from 'node:worker_threads';
 import { Failure, type FailureCode, failureFrom } from '../base/errors.ts';
+import type { PoolSettings } from '../engine/engine.ts';
 import type { ConnectionLimits, TlsOptions } from '../native/plane.ts';
 import type { BackendEvent, VolumeBackend } from './backend.ts';
 
@@ -36,6 +37,8 @@ export type LocalOptions = {
   readonly nbdAddresses: readonly string[];
   readonly nbdTls: TlsOptions | null;
   readonly nbdLimits: ConnectionLimits;
+  /** What is absent has the engine's default. */
+  readonly pool?: Partial<PoolSettings>;
   readonly onEvent: (event: BackendEvent) => void;
   /** The store can no longer keep its promises (its journal failed, its thread died): the process has to end. */
   readonly onFatal: (error: Error) => void;
@@ -49,9 +52,9 @@ export type LocalBackend = LocalCalls & {
 
 export async function createLocalBackend(options: LocalOptions): Promise<LocalBackend> {
   const file = import.meta.url.endsWith('.ts') ? '../../dist/backend/local-worker.js' : './local-worker.js';
-  const { dataDir, nbdAddresses: addresses, nbdTls, nbdLimits } = options;
+  const { dataDir, nbdAddresses: addresses, nbdTls, nbdLimits, pool = {} } = options;
   const worker = new Worker(new URL(file, import.meta.url), {
-    workerData: { dataDir, nbdAddresses: addresses, nbdTls, nbdLimits },
+    workerData: { dataDir, nbdAddresses: addresses, nbdTls, nbdLimits, pool },
     name: 'engine',
   });
   const calls = new Calls(worker, options);

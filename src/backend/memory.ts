@@ -7,6 +7,7 @@ import { speedLimitsOf } from '../native/speed-limits.ts';
 import type {
   BackendEvent,
   ByteRange,
+  PoolLevel,
   PoolStats,
   PublishOptions,
   VolumeBackend,
@@ -37,6 +38,9 @@ export class MemoryBackend implements VolumeBackend {
   readonly #published = new Map<string, Published>();
   #onEvent: (event: BackendEvent) => void = () => {};
   #lastWrite = 0;
+  level: PoolLevel = 'ok';
+  /** More than this may not be promised. */
+  provisionedBytesMax = Number.POSITIVE_INFINITY;
 
   onEvent(listener: (event: BackendEvent) => void): void {
     this.#onEvent = listener;
@@ -50,6 +54,7 @@ export class MemoryBackend implements VolumeBackend {
       const reason = `volume ${id} of ${sizeBytes} bytes is smaller than its source ${sourceId} of ${source.sizeBytes}`;
       throw new Failure('bad_request', { reason });
     }
+    this.#requireRoom(sizeBytes);
     const blocks = new Map(source?.blocks ?? []);
     this.#things.set(id, {
       kind: 'volume',
@@ -78,6 +83,7 @@ export class MemoryBackend implements VolumeBackend {
       throw new Failure('bad_request', {
         reason: `volume ${id} has ${thing.sizeBytes} bytes and cannot shrink to ${sizeBytes}`,
       });
+    this.#requireRoom(sizeBytes - thing.sizeBytes);
     thing.sizeBytes = sizeBytes;
   }
 
@@ -195,6 +201,10 @@ export class MemoryBackend implements VolumeBackend {
       capacityBytes: CAPACITY_BYTES,
       freeBytes: CAPACITY_BYTES - mappedBytes,
       reservedBytes: 0,
+      provisionedBytes: this.#provisionedBytes,
+      maxOverSubscription: 20,
+      reservedPercentage: 0,
+      level: this.level,
       mappedBytes,
       reclaimBytes: 0,
       metadataBytes: 0,
@@ -262,6 +272,16 @@ export class MemoryBackend implements VolumeBackend {
 
   ids(): string[] {
     return [...this.#things.keys()].sort();
+  }
+
+  get #provisionedBytes(): number {
+    const volumes = [...this.#things.values()].filter(({ kind }) => kind === 'volume');
+    return volumes.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+  }
+
+  #requireRoom(addedBytes: number): void {
+    if (this.#provisionedBytes + addedBytes <= this.provisionedBytesMax) return;
+    throw new Failure('no_backend', { reason: `${addedBytes} bytes more than ${this.#provisionedBytes} are too many` });
   }
 
   #require(id: string): Thing {

@@ -73,6 +73,9 @@ export function openMetrics(options: { processMetrics: boolean }) {
     poolCapacityBytes: gauge('quarry_pool_capacity_bytes', 'Size of the filesystem the pool lies on.'),
     poolFreeBytes: gauge('quarry_pool_free_bytes', 'Bytes free on that filesystem.'),
     poolReservedBytes: gauge('quarry_pool_reserved_bytes', 'Free bytes that are kept back for metadata.'),
+    poolProvisionedBytes: gauge('quarry_pool_provisioned_bytes', 'What all volumes would take if they were full.'),
+    poolProvisionedBytesMax: gauge('quarry_pool_provisioned_max_bytes', 'How much that may be.'),
+    poolLevel: gauge('quarry_pool_level', 'How full the pool is: 0 ok, 1 low, 2 critical, 3 full (writes get ENOSPC).'),
     poolMappedBytes: gauge('quarry_pool_mapped_bytes', 'Bytes of distinct extents in use.'),
     poolSharedBytes: gauge(
       'quarry_pool_shared_bytes',

@@ -11,6 +11,7 @@ import { type BackupOptions, BackupStore } from './backup-store.ts';
 import { Exports } from './exports.ts';
 import { ensureReservedGroupType } from './group-types.ts';
 import { LimitKeeper } from './limits.ts';
+import { tellLevel } from './pool-level.ts';
 import { failObject, settleLeftovers } from './recovery.ts';
 import { Tasks } from './tasks.ts';
 import { Turns } from './turns.ts';
@@ -123,6 +124,7 @@ export class Control {
 
   /** Tells of what happened in the backend by itself. */
   async backendEvent(event: BackendEvent): Promise<void> {
+    if (event.kind === 'pool-level') return tellLevel(this.log, event);
     this.log.error({ id: event.id, reason: event.reason }, 'a volume refuses I/O');
     await failObject(this, event);
   }

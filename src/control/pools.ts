@@ -14,9 +14,6 @@ export const POOL = {
   volume_backend_name: 'quarry',
   vendor_name: 'Quarry',
   storage_protocol: 'nbd',
-  reserved_percentage: 0,
-  // Volumes are thin: how much may be promised is the operator's quota, not the pool's.
-  max_over_subscription_ratio: '20.0',
   thin_provisioning_support: true,
   thick_provisioning_support: false,
   multiattach: true,
@@ -49,16 +46,23 @@ export function isAt(name: string, place: string): boolean {
 
 export async function capabilities(control: Control): Promise<Capabilities> {
   const { pool, volumes } = await status(control);
-  const provisioned = volumes.reduce((sum, line) => sum + line.sizeGib, 0);
   return {
     ...POOL,
     driver_version: control.settings.version,
     total_capacity_gb: hundredths(pool.capacityBytes / GIB),
     free_capacity_gb: hundredths(Math.max(0, pool.freeBytes - pool.reservedBytes) / GIB),
-    allocated_capacity_gb: provisioned,
-    provisioned_capacity_gb: provisioned,
+    // What the catalog has, and what came into being.
+    allocated_capacity_gb: volumes.reduce((sum, line) => sum + line.sizeGib, 0),
+    provisioned_capacity_gb: hundredths(pool.provisionedBytes / GIB),
+    max_over_subscription_ratio: decimal(pool.maxOverSubscription),
+    reserved_percentage: pool.reservedPercentage,
     total_volumes: volumes.reduce((sum, line) => sum + line.count, 0),
   };
+}
+
+/** As clients know it: a text, with a digit after the point. */
+function decimal(value: number): string {
+  return Number.isInteger(value) ? value.toFixed(1) : String(value);
 }
 
 function hundredths(value: number): number {

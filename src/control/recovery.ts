@@ -63,7 +63,7 @@ export async function settleLeftovers(control: Control, resumed: readonly Task[]
 }
 
 /** A volume or snapshot whose I/O is refused is shown as `error`. */
-export async function failObject(control: Control, event: BackendEvent): Promise<void> {
+export async function failObject(control: Control, event: BackendEvent & { kind: 'volume-failed' }): Promise<void> {
   const nowUs = control.nowUs();
   const { id, reason } = event;
   await control.catalog.write(async (writer) => {

@@ -13,11 +13,13 @@ import { Failure } from '../base/errors.ts';
 import { isLogLevel, LOG_LEVELS, type LogFormat, type LogLevel } from '../base/log.ts';
 import { QUOTA_RESOURCES, type QuotaDefaults } from '../control/control.ts';
 import { NO_LIMITS, UNLIMITED, USUAL_LIMITS } from '../control/quotas.ts';
+import type { PoolSettings } from '../engine/engine.ts';
 import type { ConnectionLimits, TlsOptions } from '../native/plane.ts';
 import { type Address, isLoopback, parseAddress, splitAddresses } from './address.ts';
 import type { ApiTlsFiles } from './api-tls.ts';
 import { type Access, accessOf, rateLimitsOf } from './config-access.ts';
 import { type BackupTarget, backupKeyOf, backupRateOf, backupTargetOf } from './config-backups.ts';
+import { poolOf } from './config-pool.ts';
 
 /** As the command line gives them; whatever is absent comes from the file or is the default. */
 export type ServeFlags = {
@@ -62,6 +64,7 @@ export type Config = {
   readonly nbdPublicHost: string | null;
   readonly requireServiceToken: boolean;
   readonly quotaDefaults: QuotaDefaults;
+  readonly pool: PoolSettings;
   readonly backups: BackupTarget;
   /** The key that backups are encrypted under; null: they are not. */
   readonly backupKey: Buffer | null;
@@ -99,6 +102,7 @@ const KEYS = {
   nbd_public_host: 'text',
   require_service_token: 'truth',
   quota: 'table',
+  pool: 'table',
   tokens: 'tables',
   keystone: 'table',
   rate_limit: 'table',
@@ -163,6 +167,7 @@ export function readConfig(flags: ServeFlags, options: { isTerminal: boolean }):
     nbdPublicHost: publicHostOf(text('nbd_public_host', undefined)),
     requireServiceToken: file['require_service_token'] === true,
     quotaDefaults: quotaOf((file['quota'] as Plain | undefined) ?? {}, access.kind),
+    pool: poolOf((file['pool'] as Plain | undefined) ?? {}),
     backups: backupTargetOf(text('backups', flags.backups) ?? `file:${dataDir}/backups`, {
       endpoint: text('s3_endpoint', flags.s3Endpoint) ?? null,
       table: (file['s3'] as Plain | undefined) ?? {},

@@ -22,6 +22,7 @@ import type { OpenRepository } from '../control/backup-store.ts';
 import { Control } from '../control/control.ts';
 import { nbdUri } from '../control/exports.ts';
 import { MESSAGE_SWEEP_MS, removeExpiredMessages } from '../control/messages.ts';
+import type { PoolSettings } from '../engine/engine.ts';
 import type { ConnectionLimits, TlsOptions } from '../native/plane.ts';
 import { FolderObjects } from '../objects/folder.ts';
 import type { ObjectStore } from '../objects/objects.ts';
@@ -45,6 +46,7 @@ export type BackendOptions = {
   readonly nbdAddresses: readonly string[];
   readonly nbdTls: TlsOptions | null;
   readonly nbdLimits: ConnectionLimits;
+  readonly pool: PoolSettings;
   readonly onEvent: (event: BackendEvent) => void;
   readonly onFatal: (error: Error) => void;
 };
@@ -85,6 +87,7 @@ export async function wire({ config, log, version, createBackend, onFatal }: Wir
     nbdAddresses: config.nbd,
     nbdTls: config.nbdTls,
     nbdLimits: config.nbdLimits,
+    pool: config.pool,
     onEvent: tell,
     onFatal: (error) => {
       control?.abandon();

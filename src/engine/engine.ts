@@ -22,6 +22,7 @@ import { Figures } from './figures.ts';
 import type { Engine, EngineOptions, EngineParts } from './interface.ts';
 import { PAGES_PATH } from './pages.ts';
 import { PlaneServant } from './plane-servant.ts';
+import { Provisioning } from './provisioning.ts';
 import {
   CHECKPOINT_PATHS,
   createPool,
@@ -35,7 +36,7 @@ import { extentPath, Space } from './space.ts';
 import type { State, StoredObject } from './state.ts';
 import type { ByteRange, PoolStats, PublishOptions, VolumeLimits, VolumeSpace, VolumeUsage } from './volume-store.ts';
 
-export type { Engine, EngineOptions, EngineParts } from './interface.ts';
+export type { Engine, EngineOptions, EngineParts, PoolSettings } from './interface.ts';
 
 export const VOLUME_BYTES_MAX = 64 * 2 ** 40;
 /** Their records are one frame of the journal, and all their volumes pause together. */
@@ -51,6 +52,10 @@ const DROP_STEPS = 16;
 
 export const DEFAULT_ENGINE_OPTIONS: EngineOptions = {
   reserveBytes: 256 * 2 ** 20,
+  maxOverSubscription: 20,
+  reservedPercentage: 0,
+  lowPercentage: 80,
+  criticalPercentage: 95,
   journalHalfBytes: 16 * 2 ** 20,
   cleanPagesMax: 4096,
 };
@@ -84,6 +89,7 @@ class PoolEngine implements Engine {
   readonly #checkpointer: Checkpointer;
   readonly #space: Space;
   readonly #figures: Figures;
+  readonly #provisioning: Provisioning;
   readonly #exports: Exports;
   readonly #servant: PlaneServant;
   readonly #onFatal: (error: Error) => void;
@@ -118,6 +124,7 @@ class PoolEngine implements Engine {
     const append = (records: EngineRecord[]): Promise<void> => this.#applyAndJournal(records);
     this.#space = new Space({ ...parts, state, append, options });
     this.#figures = new Figures({ state, clock });
+    this.#provisioning = new Provisioning({ state, files, settings: options, onEvent: parts.onEvent });
     this.#exports = new Exports(parts.plane);
     this.#servant = new PlaneServant({ ...parts, state, append, space: this.#space, exports: this.#exports });
     this.#closers.push(() => {
@@ -234,6 +241,7 @@ class PoolEngine implements Engine {
   }
 
   #tidy(): void {
+    this.#provisioning.watch();
     if (this.#space.hasWork) this.#background(this.#space.tidy());
     if (this.#isCheckpointDue) this.#checkpoint().catch(() => {});
   }
@@ -324,10 +332,13 @@ class PoolEngine implements Engine {
     await this.#inTurn(id, async () => {
       const known = this.#state.byId.get(id);
       if (known !== undefined) return this.#sameOr(known, 'volume');
+      this.#provisioning.require(sizeBytes);
       if (sourceId === null) return this.#append([this.#createRecord(id, 'volume', sizeBytes, 0)]);
       const source = this.#find(sourceId);
       requireFits(sizeBytes, source);
       await this.#share(source, () => {
+        // As things are now, after the freeze.
+        this.#provisioning.require(sizeBytes);
         requireFits(sizeBytes, source);
         return this.#createRecord(id, 'volume', sizeBytes, source.number);
       });
@@ -379,6 +390,7 @@ class PoolEngine implements Engine {
         throw new Failure('bad_request', {
           reason: `Volume ${id} has ${volume.sizeBytes} bytes and cannot shrink to ${sizeBytes}.`,
         });
+      this.#provisioning.require(sizeBytes - volume.sizeBytes);
       await this.#append([{ type: 'resize', number: volume.number, sizeBytes }]);
       const opened = this.#exports.of(volume);
       if (opened !== undefined) this.#plane.resizeVolume(opened.handle, sizeBytes);
@@ -548,6 +560,10 @@ class PoolEngine implements Engine {
       capacityBytes: totalBytes,
       freeBytes,
       reservedBytes: this.#options.reserveBytes,
+      provisionedBytes: this.#provisioning.provisionedBytes,
+      maxOverSubscription: this.#options.maxOverSubscription,
+      reservedPercentage: this.#options.reservedPercentage,
+      level: this.#provisioning.level,
       mappedBytes: this.#state.usedExtents * EXTENT_BYTES,
       reclaimBytes: this.#space.reclaimBytes,
       metadataBytes: this.#state.pages.usedBytes,

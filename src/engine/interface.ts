@@ -5,8 +5,19 @@ import type { Files } from '../base/files.ts';
 import type { Plane } from '../native/plane.ts';
 import type { StoreEvent, VolumeStore } from './volume-store.ts';
 
-export type EngineOptions = {
+export type PoolSettings = {
+  /** Kept free on the filesystem for journal, checkpoints and the catalog: no extent is granted into it. */
   readonly reserveBytes: number;
+  /** Volumes together may be so many times as large as the filesystem. */
+  readonly maxOverSubscription: number;
+  /** Of the filesystem, in percent: what new volumes do not count on. Those there are may fill it. */
+  readonly reservedPercentage: number;
+  /** How full, in percent, the pool is when somebody has to be told, and when it is urgent. */
+  readonly lowPercentage: number;
+  readonly criticalPercentage: number;
+};
+
+export type EngineOptions = PoolSettings & {
   readonly journalHalfBytes: number;
   /** Clean map pages kept in memory, 8 KiB each. */
   readonly cleanPagesMax: number;

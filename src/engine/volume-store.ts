@@ -36,10 +36,20 @@ export type VolumeSpace = {
   readonly exclusiveBytes: number | null;
 };
 
+/** `full`: writers that need space get ENOSPC. */
+export type PoolLevel = 'ok' | 'low' | 'critical' | 'full';
+
 export type PoolStats = {
   readonly capacityBytes: number;
   readonly freeBytes: number;
   readonly reservedBytes: number;
+  /** What all volumes would take if they were full. */
+  readonly provisionedBytes: number;
+  /** How many times the capacity that may be. */
+  readonly maxOverSubscription: number;
+  /** Percent of the capacity that new volumes do not count on. */
+  readonly reservedPercentage: number;
+  readonly level: PoolLevel;
   /** Distinct extents in use. */
   readonly mappedBytes: number;
   /** Freed, not yet given back to the filesystem. */
@@ -50,7 +60,10 @@ export type PoolStats = {
   readonly connections: number;
 };
 
-export type StoreEvent = { readonly kind: 'volume-failed'; readonly id: string; readonly reason: string };
+export type StoreEvent =
+  | { readonly kind: 'volume-failed'; readonly id: string; readonly reason: string }
+  /** The pool is fuller than before, or less full. */
+  | { readonly kind: 'pool-level'; readonly level: PoolLevel; readonly freeBytes: number };
 
 /**
  * How fast a volume may be used: operations and bytes per second, in all and by direction; null or absent is no limit. `Max` is
@@ -65,6 +78,7 @@ export type PublishOptions = { readonly name: string; readonly targetId: string 
 
 /** Every call is idempotent by id: repeated after a crash it ends in the same state and does not fail because a first try had worked. */
 export interface VolumeStore {
+  /** Fails with `no_backend` where more would be promised than the pool's settings allow; so does `resizeVolume`. */
   createVolume(options: { id: string; sizeBytes: number; sourceId: string | null }): Promise<void>;
   /** A volume or a snapshot. Unknown ids are fine: they are gone. Fails with `wrong_state` while clients are connected. */
   delete(id: string): Promise<void>;

@@ -44,6 +44,10 @@ describeHere('a full disk', () => {
       const filled = await qemuIo(greedy, 'write -P 2 0 16m', 'flush', 'write -P 3 16m 512m');
       expect(`${filled.stdout}${filled.stderr}`).toMatch(/No space left on device/);
 
+      const status = async () =>
+        JSON.parse(await quarryOn(daemon, 'status', '-o', 'json')) as { pool: { level: string } };
+      expect((await status()).pool.level).toMatch(/^(critical|full)$/);
+
       // What was written before is there, in place writes go on, and so do snapshots, which cost no space.
       const kept = await qemuIo(greedy, 'read -P 2 0 16m');
       expect(kept.stdout).not.toMatch(/verification failed/);

@@ -51,7 +51,14 @@ export async function openPool(disk: SimDisk, options: Partial<EngineOptions> = 
     files: disk,
     plane,
     clock,
-    options: { reserveBytes: 0, journalHalfBytes: 256 * KIB, cleanPagesMax: 64, ...options },
+    // Disks of tests are small; who tests what may be promised says so.
+    options: {
+      maxOverSubscription: Number.POSITIVE_INFINITY,
+      reserveBytes: 0,
+      journalHalfBytes: 256 * KIB,
+      cleanPagesMax: 64,
+      ...options,
+    },
     onEvent: (event) => events.push(event),
     onFatal: (error) => fatal.push(error),
   });

@@ -137,8 +137,14 @@ export class World {
       files: this.#disk,
       plane: this.#plane,
       clock: this.#clock,
-      options: { reserveBytes: 0, journalHalfBytes: JOURNAL_BYTES, cleanPagesMax: 16 },
+      options: {
+        maxOverSubscription: Number.POSITIVE_INFINITY,
+        reserveBytes: 0,
+        journalHalfBytes: JOURNAL_BYTES,
+        cleanPagesMax: 16,
+      },
       onEvent: (event) => {
+        if (event.kind !== 'volume-failed') return;
         this.#trace(`event ${event.kind} ${event.id.slice(-3)}: ${event.reason}`);
         const thing = this.#things.get(event.id);
         if (thing !== undefined) thing.hasFailed = true;

@@ -7,6 +7,7 @@ import type { TaskRow } from '../../catalog/schema.ts';
 import type { StatusCount } from '../../catalog/volumes.ts';
 import { GIB } from '../../control/control.ts';
 import { isAllowed } from '../../control/policy.ts';
+import { POOL_LEVELS } from '../../control/pool-level.ts';
 import {
   diff,
   exportsOf,
@@ -91,6 +92,10 @@ function statusView(found: Status, space: PoolSpace, about: Json): Json {
       capacity_bytes: pool.capacityBytes,
       free_bytes: pool.freeBytes,
       reserved_bytes: pool.reservedBytes,
+      provisioned_bytes: pool.provisionedBytes,
+      max_over_subscription_ratio: pool.maxOverSubscription,
+      reserved_percentage: pool.reservedPercentage,
+      level: pool.level,
       mapped_bytes: pool.mappedBytes,
       shared_bytes: space.sharedBytes,
       exclusive_bytes: space.exclusiveBytes,
@@ -160,6 +165,9 @@ export function scrapeRoute(app: FastifyInstance, { control }: RouteContext, { i
     metrics.poolCapacityBytes.set(pool.capacityBytes);
     metrics.poolFreeBytes.set(pool.freeBytes);
     metrics.poolReservedBytes.set(pool.reservedBytes);
+    metrics.poolProvisionedBytes.set(pool.provisionedBytes);
+    metrics.poolProvisionedBytesMax.set(pool.capacityBytes * pool.maxOverSubscription);
+    metrics.poolLevel.set(POOL_LEVELS.indexOf(pool.level));
     metrics.poolMappedBytes.set(pool.mappedBytes);
     scrapeSpace(control.metrics, await poolSpace(control));
     metrics.poolReclaimBytes.set(pool.reclaimBytes);

@@ -7,6 +7,12 @@ import { formatBytes } from '../sizes.ts';
 
 const WATCH_EVERY_MS = 1_000;
 
+const WARNINGS: Readonly<Record<string, string>> = {
+  low: 'the pool is filling up',
+  critical: 'the pool is nearly full: add space, or delete or trim something',
+  full: 'the pool is full: writes that need space fail',
+};
+
 function counts(of: Json): string {
   const states = Object.entries(object(of['by_status'], 'by_status')).map(([status, count]) => `${count} ${status}`);
   const size = formatBytes(number(of, 'size_bytes'));
@@ -22,6 +28,8 @@ function fieldsOf(status: Json): Row {
     since: text(status, 'started_at').slice(0, 19),
     authentication: text(status, 'auth'),
     space: `${bytes('free_bytes')} free of ${bytes('capacity_bytes')}, ${bytes('reserved_bytes')} kept in reserve`,
+    ...(text(pool, 'level') === 'ok' ? {} : { warning: WARNINGS[text(pool, 'level')] ?? text(pool, 'level') }),
+    provisioned: `${bytes('provisioned_bytes')}; at most ${number(pool, 'max_over_subscription_ratio')} times the capacity`,
     data: `${bytes('mapped_bytes')} mapped (${bytes('shared_bytes')} of it shared), ${bytes('reclaim_bytes')} freed and not yet given back`,
     tables: bytes('metadata_bytes'),
     volumes: counts(member(status, 'volumes')),

@@ -23,17 +23,19 @@ export const extendVolumeTask = taskKind(ExtendVolumeArgs, {
     await finish(writer, { table: 'volumes', id: volumeId, action: 'extend', nowUs, outcome: 'done' });
   },
 
-  async failed(control, writer, { volumeId }, reason, requestId) {
+  async failed(control, writer, { volumeId }, reason, requestId, code) {
     const nowUs = control.nowUs();
+    // Where there is no room for it, nothing was tried: the volume is what it was.
+    const outcome = code === 'no_backend' ? 'done' : 'failed';
     const row = await updateVolume(writer, volumeId, { target_size_gib: null, failure: reason });
-    await finish(writer, { table: 'volumes', id: volumeId, action: 'extend', nowUs, outcome: 'failed' });
+    await finish(writer, { table: 'volumes', id: volumeId, action: 'extend', nowUs, outcome });
     if (row === undefined) return;
     await noteFailure(control, writer, {
       projectId: row.project_id,
       resource: 'VOLUME',
       resourceId: volumeId,
       action: 'extend_volume',
-      detail: 'extend_failed',
+      detail: code === 'no_backend' ? 'no_backend' : 'extend_failed',
       requestId,
     });
   },
