@@ -17,6 +17,7 @@ import { BLOCK_BYTES, EXTENT_BYTES, type ExportMode, NO_VOLUME_STATS, type Plane
 import { speedLimitsOf } from '../native/speed-limits.ts';
 import { Checkpointer } from './checkpointer.ts';
 import { diffOf, mapOf } from './diff.ts';
+import { dropSteps } from './dropping.ts';
 import { Exports, lineageOf, type Opened } from './exports.ts';
 import { Figures } from './figures.ts';
 import type { Engine, EngineOptions, EngineParts } from './interface.ts';
@@ -47,8 +48,6 @@ const TIDY_PERIOD_MS = 1_000;
 /** A half is used up to here before a checkpoint begins; the rest is room for what is committed meanwhile. */
 const JOURNAL_FILL_MAX = 0.5;
 const DIRTY_PAGES_MAX = 8192;
-/** A step of the drop list is at most one page: about 1,000 counts. 16 of them take about a millisecond. */
-const DROP_STEPS = 16;
 
 export const DEFAULT_ENGINE_OPTIONS: EngineOptions = {
   reserveBytes: 256 * 2 ** 20,
@@ -261,21 +260,21 @@ class PoolEngine implements Engine {
    * aside: what is below it stays taken until it can be, everything else is given back.
    */
   async #dropAll(): Promise<void> {
-    let [steps, unreadable] = [DROP_STEPS, 0];
+    let [isCareful, unreadable] = [false, 0];
     while (this.#state.drops.length > unreadable && !this.#isClosing) {
+      // The ones set aside are at the far end: never more steps than there are others.
+      const steps = isCareful ? 1 : Math.min(dropSteps(this.#state), this.#state.drops.length - unreadable);
       try {
         await this.#append([{ type: 'drop', steps }]);
-        steps = DROP_STEPS;
+        isCareful = false;
       } catch (error) {
         if (!(error instanceof Failure)) throw error;
-        if (steps > 1) steps = 1;
-        else {
+        if (steps === 1) {
           await this.#append([{ type: 'drop', steps: 0 }]);
           unreadable += 1;
-          // The ones set aside are at the far end: never more steps than there are others.
         }
+        isCareful = steps > 1;
       }
-      steps = Math.min(steps, Math.max(1, this.#state.drops.length - unreadable));
       await this.#clock.pause();
     }
   }
