@@ -23,6 +23,8 @@ export type DaemonOptions = {
   readonly args?: readonly string[];
   /** `unix` (a socket in the data folder's parent) or `tcp` (a free port of loopback). */
   readonly api?: 'unix' | 'tcp';
+  /** Instead of the built program: one that understands `serve` in the same way. */
+  readonly program?: string;
   /** PEM of the authority that `request` trusts, where the API is HTTPS. */
   readonly authority?: string;
 };
@@ -110,7 +112,17 @@ export class Daemon implements AsyncDisposable {
     if (!existsSync(MAIN)) throw new Error(`${MAIN} is not there: run \`npm run build\``);
     const api = this.#options.api === 'tcp' ? '127.0.0.1:0' : `unix:${join(this.#folder, 'api.sock')}`;
     const nbd = `unix:${join(this.#folder, 'nbd.sock')}`;
-    const args = [MAIN, 'serve', '--data', this.dataDir, '--api', api, '--nbd', nbd, ...(this.#options.args ?? [])];
+    const args = [
+      this.#options.program ?? MAIN,
+      'serve',
+      '--data',
+      this.dataDir,
+      '--api',
+      api,
+      '--nbd',
+      nbd,
+      ...(this.#options.args ?? []),
+    ];
     const child = spawn(process.execPath, args, {
       env: { ...process.env, ...this.#options.env },
       stdio: ['ignore', 'pipe', 'pipe'],
