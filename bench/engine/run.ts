@@ -105,6 +105,7 @@ class World {
       objects: [...this.state.objects.values()],
       files: [...this.state.files.values()],
       drops: this.state.drops,
+      damaged: [...this.state.damaged],
       ...table,
     };
   }

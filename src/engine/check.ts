@@ -3,9 +3,10 @@
  * journal in memory, walks all maps and counts anew. Used by tests after each recovery and by `quarry check`. Repairs nothing.
  */
 
+import { present } from '../base/assert.ts';
 import { Failure } from '../base/errors.ts';
 import { type Files, isDiskError } from '../base/files.ts';
-import { INNER_CHILDREN, type Page, REFERENCES_PER_PAGE } from '../format/page.ts';
+import { INNER_CHILDREN, type Page, REFERENCES_PER_PAGE, SUMS_PER_PAGE } from '../format/page.ts';
 import { EXTENT_BYTES, LEAF_ENTRIES, SLOTS_PER_FILE } from '../native/plane.ts';
 import { recover } from './recovery.ts';
 import { extentPath } from './space.ts';
@@ -20,7 +21,9 @@ export type ViolationKind =
   | 'used-count'
   | 'map-shape'
   | 'map-entry'
-  | 'extent-file';
+  | 'extent-file'
+  /** A sum or a mark of damage of an extent that nobody refers to, or bytes that do not have their sum. */
+  | 'sum';
 
 export type Violation = { readonly kind: ViolationKind; readonly path: string; readonly reason: string };
 
@@ -37,6 +40,8 @@ export type CheckReport = {
 export const VIOLATIONS_MAX = 1000;
 const CLEAN_PAGES_MAX = 4096;
 const ENTRY_BLOCKS_MAX = 0xffff;
+/** Types of pages that are not inner ones, by their level's distance from the leaves'. */
+const TABLES = ['leaf', 'references', 'sums'] as const;
 
 /** Fails with `newer_format`; damage is a violation. The caller holds the pool's lock or knows that nobody serves it. */
 export function checkPool(files: Files): CheckReport {
@@ -81,9 +86,11 @@ class Check {
     for (const id of this.#state.drops) this.#reach(id, null);
     for (const file of this.#state.files.values()) {
       for (const id of file.references) if (id !== 0) this.#reach(id, -1);
+      for (const id of file.sums) if (id !== 0) this.#reach(id, -2);
     }
     this.#comparePages();
     this.#compareExtents();
+    this.#checkSums();
     let extents = 0;
     for (const file of this.#state.files.values()) extents += file.used;
     return {
@@ -122,7 +129,7 @@ class Check {
     }
   }
 
-  /** Counts one reference; the first time also what is below. `level` 0 is a leaf, -1 references, null not known. */
+  /** Counts one reference; the first time also what is below. `level` 0 is a leaf, -1 references, -2 sums, null not known. */
   #reach(id: number, level: number | null): number {
     const before = this.#pages.get(id) ?? 0;
     this.#pages.set(id, before + 1);
@@ -135,7 +142,7 @@ class Check {
     if (page === null) return 0;
     const found = level ?? (page.type === 'leaf' ? 0 : this.#levelOf(page));
     this.#levels.set(id, found);
-    const expected = found === 0 ? 'leaf' : found < 0 ? 'references' : 'inner';
+    const expected = found > 0 ? 'inner' : present(TABLES[-found], `level ${found} is of a table`);
     if (page.type !== expected) {
       this.#report('map-shape', 'pool/pages', `page ${id} is of type ${page.type}, not ${expected}`);
       return 0;
@@ -247,6 +254,28 @@ class Check {
       if (used !== file.used)
         this.#report('used-count', path, `${file.used} extents used by its count, ${used} in the maps`);
       if (used > 0) this.#checkFile(path, highest);
+    }
+  }
+
+  /** Only what is referred to has a sum: bytes of a free extent change, and a sum that stayed would call them damaged. */
+  #checkSums(): void {
+    for (const file of this.#state.files.values()) {
+      const counts = this.#extents.get(file.fileNumber)?.counts;
+      for (const [index, id] of file.sums.entries()) {
+        const page = id === 0 ? null : this.#page(id);
+        if (page === null) continue;
+        for (let at = 0; at < SUMS_PER_PAGE; at += 1) {
+          const slot = index * SUMS_PER_PAGE + at;
+          if (page.words[at] !== 0 && (counts?.[slot] ?? 0) === 0)
+            this.#report('sum', extentPath(file.fileNumber), `slot ${slot} has a sum and is in no map`);
+        }
+      }
+    }
+    for (const address of this.#state.damaged) {
+      const path = extentPath(Math.floor(address / SLOTS_PER_FILE));
+      const slot = address % SLOTS_PER_FILE;
+      if (this.#state.extentReferences(address) === 0)
+        this.#report('sum', path, `slot ${slot} is marked as damaged and is in no map`);
     }
   }
 

@@ -88,8 +88,13 @@ export class Checkpointer {
       poolId: state.poolId,
       nextObjectNumber: state.nextObjectNumber,
       objects: [...state.objects.values()].map((object) => ({ ...object })),
-      files: [...state.files.values()].map((file) => ({ ...file, references: file.references.slice() })),
+      files: [...state.files.values()].map((file) => ({
+        ...file,
+        references: file.references.slice(),
+        sums: file.sums.slice(),
+      })),
       drops: [...state.drops],
+      damaged: [...state.damaged],
       ...table,
     };
   }

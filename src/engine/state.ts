@@ -7,8 +7,8 @@
 import { assert, present, unreachable } from '../base/assert.ts';
 import { Failure } from '../base/errors.ts';
 import type { Checkpoint } from '../format/checkpoint.ts';
-import { REFERENCE_PAGES_PER_FILE } from '../format/checkpoint.ts';
-import { INNER_CHILDREN, type Page, REFERENCES_PER_PAGE } from '../format/page.ts';
+import { REFERENCE_PAGES_PER_FILE, SUM_PAGES_PER_FILE } from '../format/checkpoint.ts';
+import { INNER_CHILDREN, type Page, REFERENCES_PER_PAGE, SUMS_PER_PAGE } from '../format/page.ts';
 import type { EngineRecord, ObjectKind } from '../format/record.ts';
 import { CHANGE_WORDS, EXTENT_BYTES, LEAF_ENTRIES, SLOTS_PER_FILE } from '../native/plane.ts';
 import type { Pages } from './pages.ts';
@@ -36,6 +36,8 @@ export type StoredFile = {
   used: number;
   /** Pages of references; 0: all counts are 0. */
   readonly references: Uint32Array;
+  /** Pages of sums; 0: no extent has one. */
+  readonly sums: Uint32Array;
 };
 
 export class State {
@@ -45,6 +47,8 @@ export class State {
   readonly byId = new Map<string, StoredObject>();
   readonly files = new Map<number, StoredFile>();
   readonly drops: number[] = [];
+  /** Addresses of extents whose bytes are known to be wrong. */
+  readonly damaged = new Set<number>();
   nextObjectNumber = 1;
   /** Addresses whose last reference went since somebody took them. */
   #freed: number[] = [];
@@ -53,7 +57,7 @@ export class State {
   /** The page of references that was counted in last: address / REFERENCES_PER_PAGE, or -1. */
   #hotKey = -1;
   #hotWords: Uint32Array = new Uint32Array(0);
-  #hotFile: StoredFile = { fileNumber: 0, owner: 0, used: 0, references: new Uint32Array(0) };
+  #hotFile: StoredFile = newFile(0, 0);
   #preparedKey = -1;
   /** Extents in use, in all files. */
   usedExtents = 0;
@@ -69,6 +73,7 @@ export class State {
       this.usedExtents += file.used;
     }
     this.drops.push(...root.drops);
+    for (const address of root.damaged) this.damaged.add(address);
   }
 
   #insert(object: StoredObject): void {
@@ -111,15 +116,20 @@ export class State {
         for (let step = 0; step < record.steps; step += 1) this.#dropStep();
         return;
       case 'file-create':
-        this.files.set(record.fileNumber, {
-          fileNumber: record.fileNumber,
-          owner: record.owner,
-          used: 0,
-          references: new Uint32Array(REFERENCE_PAGES_PER_FILE),
-        });
+        this.files.set(record.fileNumber, newFile(record.fileNumber, record.owner));
         return;
       case 'file-remove':
         return this.#removeFile(record.fileNumber);
+      case 'sums':
+        for (let at = 0; at < record.pairs.length; at += 2)
+          this.#setSum(record.pairs[at] ?? 0, record.pairs[at + 1] ?? 0);
+        return;
+      case 'damage':
+        for (const address of record.addresses) {
+          if (!record.isDamaged) this.damaged.delete(address);
+          else if (this.extentReferences(address) > 0) this.damaged.add(address);
+        }
+        return;
       default:
         return unreachable(record);
     }
@@ -130,6 +140,9 @@ export class State {
     this.#preparedKey = -1;
     if (record.type === 'changes') this.#prepareChanges(this.#object(record.number), record.changes);
     else if (record.type === 'drop') this.#prepareDrop(record.steps);
+    else if (record.type === 'sums')
+      for (let at = 0; at < record.pairs.length; at += 2) this.#prepareExtent(record.pairs[at] ?? 0);
+    else if (record.type === 'damage') for (const address of record.addresses) this.#prepareExtent(address);
   }
 
   #prepareChanges(object: StoredObject, changes: Uint32Array): void {
@@ -164,6 +177,10 @@ export class State {
     if (address === 0 || key === this.#preparedKey) return;
     this.#fileOf(address);
     this.extentReferences(address);
+    // Two pages of sums can meet one of references; which of them a count of 0 changes is not known yet.
+    const first = key * REFERENCES_PER_PAGE;
+    this.sumOf(first);
+    this.sumOf(first + REFERENCES_PER_PAGE - 1);
     this.#preparedKey = key;
   }
 
@@ -235,7 +252,7 @@ export class State {
   #removeFile(fileNumber: number): void {
     const file = present(this.files.get(fileNumber), `extent file ${fileNumber} exists`);
     assert(file.used === 0, `extent file ${fileNumber} is not in use`);
-    for (const page of file.references) if (page !== 0) this.pages.free(page);
+    for (const page of [...file.references, ...file.sums]) if (page !== 0) this.pages.free(page);
     this.files.delete(fileNumber);
   }
 
@@ -270,6 +287,28 @@ export class State {
     const slot = address % SLOTS_PER_FILE;
     const page = file?.references[Math.floor(slot / REFERENCES_PER_PAGE)] ?? 0;
     return page === 0 ? 0 : (this.pages.get(page).words[slot % REFERENCES_PER_PAGE] ?? 0);
+  }
+
+  /** The CRC-32 of a sealed extent's bytes (0 stands as 1); 0: it is not sealed. */
+  sumOf(address: number): number {
+    const file = this.files.get(Math.floor(address / SLOTS_PER_FILE));
+    const slot = address % SLOTS_PER_FILE;
+    const page = file?.sums[Math.floor(slot / SUMS_PER_PAGE)] ?? 0;
+    return page === 0 ? 0 : (this.pages.get(page).words[slot % SUMS_PER_PAGE] ?? 0);
+  }
+
+  /** Of an extent without references nothing is kept: it may get other bytes at any moment. */
+  #setSum(address: number, sum: number): void {
+    if (this.sumOf(address) === sum || (sum !== 0 && this.extentReferences(address) === 0)) return;
+    const file = this.#fileOf(address);
+    const slot = address % SLOTS_PER_FILE;
+    const index = Math.floor(slot / SUMS_PER_PAGE);
+    let id = file.sums[index] ?? 0;
+    if (id === 0) {
+      id = this.pages.create('sums', file.fileNumber).id;
+      file.sums[index] = id;
+    }
+    this.pages.edit(id).words[slot % SUMS_PER_PAGE] = sum;
   }
 
   #fileOf(address: number): StoredFile {
@@ -312,6 +351,8 @@ export class State {
       file.used -= 1;
       this.usedExtents -= 1;
       this.#freed.push(address);
+      this.#setSum(address, 0);
+      this.damaged.delete(address);
     }
   }
 
@@ -400,6 +441,16 @@ export class State {
     bases[position] = base;
     masks[position] = blocks >>> 16;
   }
+}
+
+function newFile(fileNumber: number, owner: number): StoredFile {
+  return {
+    fileNumber,
+    owner,
+    used: 0,
+    references: new Uint32Array(REFERENCE_PAGES_PER_FILE),
+    sums: new Uint32Array(SUM_PAGES_PER_FILE),
+  };
 }
 
 /** Bytes that a map of this height covers. */

@@ -14,11 +14,13 @@
  *       64     4  number of extent files
  *       68     4  length of the drop list
  *       72     4  number of page ids
- *       76     4  zero
+ *       76     4  number of damaged extents (version 1: zero)
  *       80     …  objects, 64 bytes each: number u32, kind u32 (0 volume, 1 snapshot), size u64, root page u32, height u32,
  *                 mapped extents u64, source number u32, zero u32, created at u64 (journal sequence), uuid 16
- *        …     …  extent files, 80 bytes each: number u32, owner u32, used extents u32, zero u32, 16 x u32 pages of references
+ *        …     …  extent files, 116 bytes each: number u32, owner u32, used extents u32, zero u32, 16 x u32 pages of references,
+ *                 9 x u32 pages of sums (version 1: without these, 80 bytes)
  *        …     …  drop list: page ids (u32), the next one last
+ *        …     …  addresses (u32) of extents that are known to be damaged
  *        …     …  page table: per page id from 0 on, slot u32 and references u32; slot 0 and references 0: free
  */
 
@@ -26,10 +28,12 @@ import { crc32 } from 'node:zlib';
 import { CHECKPOINT_VERSION } from './version.ts';
 
 export const REFERENCE_PAGES_PER_FILE = 16;
+export const SUM_PAGES_PER_FILE = 9;
 export const POOL_ID_BYTES = 16;
 const HEADER_BYTES = 80;
 const OBJECT_BYTES = 64;
-const FILE_BYTES = 16 + REFERENCE_PAGES_PER_FILE * 4;
+const FILE_BYTES_1 = 16 + REFERENCE_PAGES_PER_FILE * 4;
+const FILE_BYTES = FILE_BYTES_1 + SUM_PAGES_PER_FILE * 4;
 const CRC_OFFSET = 12;
 const MAGIC = 'QUARRYCP';
 
@@ -51,6 +55,7 @@ export type CheckpointFile = {
   readonly owner: number;
   readonly used: number;
   readonly references: Uint32Array;
+  readonly sums: Uint32Array;
 };
 
 export type Checkpoint = {
@@ -61,6 +66,8 @@ export type Checkpoint = {
   readonly objects: readonly CheckpointObject[];
   readonly files: readonly CheckpointFile[];
   readonly drops: readonly number[];
+  /** Addresses of extents whose bytes are known to be wrong. */
+  readonly damaged: readonly number[];
   readonly slots: Uint32Array;
   readonly references: Uint32Array;
 };
@@ -72,6 +79,7 @@ export function encodeCheckpoint(root: Checkpoint): Uint8Array {
     root.objects.length * OBJECT_BYTES +
     root.files.length * FILE_BYTES +
     root.drops.length * 4 +
+    root.damaged.length * 4 +
     pages * 8;
   const bytes = Buffer.alloc(length);
   bytes.write(MAGIC, 0, 'latin1');
@@ -80,7 +88,14 @@ export function encodeCheckpoint(root: Checkpoint): Uint8Array {
   bytes.writeBigUInt64LE(BigInt(root.number), 24);
   bytes.writeBigUInt64LE(BigInt(root.sequence), 32);
   bytes.write(root.poolId.replaceAll('-', ''), 40, 'hex');
-  const counts = [root.nextObjectNumber, root.objects.length, root.files.length, root.drops.length, pages];
+  const counts = [
+    root.nextObjectNumber,
+    root.objects.length,
+    root.files.length,
+    root.drops.length,
+    pages,
+    root.damaged.length,
+  ];
   counts.forEach((count, index) => {
     bytes.writeUInt32LE(count, 56 + index * 4);
   });
@@ -104,10 +119,13 @@ export function encodeCheckpoint(root: Checkpoint): Uint8Array {
     file.references.forEach((page, index) => {
       bytes.writeUInt32LE(page, at + 16 + index * 4);
     });
+    file.sums.forEach((page, index) => {
+      bytes.writeUInt32LE(page, at + FILE_BYTES_1 + index * 4);
+    });
     at += FILE_BYTES;
   }
-  for (const page of root.drops) {
-    bytes.writeUInt32LE(page, at);
+  for (const word of [...root.drops, ...root.damaged]) {
+    bytes.writeUInt32LE(word, at);
     at += 4;
   }
   const table = new Uint32Array(pages * 2);
@@ -138,14 +156,17 @@ export function decodeCheckpoint(data: Uint8Array): Checkpoint | CheckpointError
   if (crc32(whole) !== crc) return damaged('checksum mismatch');
   const version = whole.readUInt32LE(8);
   if (version > CHECKPOINT_VERSION) return { kind: 'newer', version };
-  return decodeBody(whole, length);
+  return decodeBody(whole, length, version);
 }
 
-function decodeBody(whole: Buffer, length: number): Checkpoint | CheckpointError {
-  const [nextObjectNumber, objectCount, fileCount, dropCount, pages] = [56, 60, 64, 68, 72].map((at) =>
-    whole.readUInt32LE(at),
-  ) as [number, number, number, number, number];
-  const expected = HEADER_BYTES + objectCount * OBJECT_BYTES + fileCount * FILE_BYTES + dropCount * 4 + pages * 8;
+function decodeBody(whole: Buffer, length: number, version: number): Checkpoint | CheckpointError {
+  const [nextObjectNumber, objectCount, fileCount, dropCount, pages, damagedCount] = [56, 60, 64, 68, 72, 76].map(
+    (at) => whole.readUInt32LE(at),
+  ) as [number, number, number, number, number, number];
+  const hasSums = version > 1;
+  const fileBytes = hasSums ? FILE_BYTES : FILE_BYTES_1;
+  const words = dropCount + damagedCount + pages * 2;
+  const expected = HEADER_BYTES + objectCount * OBJECT_BYTES + fileCount * fileBytes + words * 4;
   if (expected !== length) return { kind: 'damaged', reason: 'counts do not add up to its length' };
   let at = HEADER_BYTES;
   const objects: CheckpointObject[] = [];
@@ -163,19 +184,25 @@ function decodeBody(whole: Buffer, length: number): Checkpoint | CheckpointError
     });
   }
   const files: CheckpointFile[] = [];
-  for (let index = 0; index < fileCount; index += 1, at += FILE_BYTES) {
+  for (let index = 0; index < fileCount; index += 1, at += fileBytes) {
     const references = Uint32Array.from({ length: REFERENCE_PAGES_PER_FILE }, (_, page) =>
       whole.readUInt32LE(at + 16 + page * 4),
+    );
+    const sums = Uint32Array.from({ length: SUM_PAGES_PER_FILE }, (_, page) =>
+      hasSums ? whole.readUInt32LE(at + FILE_BYTES_1 + page * 4) : 0,
     );
     files.push({
       fileNumber: whole.readUInt32LE(at),
       owner: whole.readUInt32LE(at + 4),
       used: whole.readUInt32LE(at + 8),
       references,
+      sums,
     });
   }
   const drops = Array.from({ length: dropCount }, (_, index) => whole.readUInt32LE(at + index * 4));
   at += dropCount * 4;
+  const damaged = Array.from({ length: damagedCount }, (_, index) => whole.readUInt32LE(at + index * 4));
+  at += damagedCount * 4;
   const slots = new Uint32Array(pages);
   const references = new Uint32Array(pages);
   for (let page = 0; page < pages; page += 1, at += 8) {
@@ -190,6 +217,7 @@ function decodeBody(whole: Buffer, length: number): Checkpoint | CheckpointError
     objects,
     files,
     drops,
+    damaged,
     slots,
     references,
   };

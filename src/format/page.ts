@@ -4,17 +4,17 @@
  *   offset  size
  *        0     4  magic "QPAG"
  *        4     2  format version
- *        6     1  type: 1 leaf, 2 inner, 3 extent references
+ *        6     1  type: 1 leaf, 2 inner, 3 extent references, 4 sums
  *        7     1  zero
  *        8     4  page id
- *       12     4  owner: number of the object (leaf, inner) or extent file (references) it was made for
+ *       12     4  owner: number of the object (leaf, inner) or extent file (references, sums) it was made for
  *       16     8  generation: number of the checkpoint that wrote it
  *       24     4  CRC-32 (ISO-HDLC) of the whole slot with this field as 0
  *       28    36  zero
  *       64  8128  payload
  *
  * Payload of a leaf: the 7,168 bytes of src/native/plane.ts with all flags 0. Of an inner page: 1,024 page ids (u32, 0 = none). Of
- * references: the counts of 1,024 extents (u32).
+ * references: the counts of 1,024 extents (u32). Of sums: the CRC-32 of 2,032 sealed extents (u32, 0 = not sealed).
  */
 
 import { crc32 } from 'node:zlib';
@@ -24,12 +24,13 @@ import { PAGE_VERSION } from './version.ts';
 export const SLOT_BYTES = 8192;
 export const INNER_CHILDREN = 1024;
 export const REFERENCES_PER_PAGE = 1024;
+export const SUMS_PER_PAGE = 2032;
 const HEADER_BYTES = 64;
 const CRC_OFFSET = 24;
 const MAGIC = 0x47415051;
 
-export type PageType = 'leaf' | 'inner' | 'references';
-const TYPES: readonly PageType[] = ['leaf', 'inner', 'references'];
+export type PageType = 'leaf' | 'inner' | 'references' | 'sums';
+const TYPES: readonly PageType[] = ['leaf', 'inner', 'references', 'sums'];
 
 /** A page in memory: its slot's bytes, and views of the payload. */
 export type Page = {
@@ -38,7 +39,7 @@ export type Page = {
   readonly owner: number;
   /** The whole slot. */
   readonly bytes: Uint8Array;
-  /** Payload as words: entries of a leaf (two words each), children of an inner page, reference counts. */
+  /** Payload as words: entries of a leaf (two words each), children of an inner page, reference counts, sums. */
   readonly words: Uint32Array;
   /** Of a leaf. */
   readonly bases: Uint32Array;
@@ -52,7 +53,7 @@ function pageOver(bytes: Uint8Array, id: number, type: PageType, owner: number):
     type,
     owner,
     bytes,
-    words: new Uint32Array(bytes.buffer, payload, INNER_CHILDREN),
+    words: new Uint32Array(bytes.buffer, payload, type === 'sums' ? SUMS_PER_PAGE : INNER_CHILDREN),
     bases: new Uint32Array(bytes.buffer, payload + LEAF_BASES_OFFSET, LEAF_ENTRIES),
     masks: new Uint16Array(bytes.buffer, payload + LEAF_MASKS_OFFSET, LEAF_ENTRIES),
   };

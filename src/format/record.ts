@@ -30,7 +30,11 @@ export type EngineRecord =
   /** Take this many steps of the drop list; 0: the page that comes next is taken last. */
   | { readonly type: 'drop'; readonly steps: number }
   | { readonly type: 'file-create'; readonly fileNumber: number; readonly owner: number }
-  | { readonly type: 'file-remove'; readonly fileNumber: number };
+  | { readonly type: 'file-remove'; readonly fileNumber: number }
+  /** Pairs of an extent's address and the CRC-32 of its 64 KiB, which nobody changes from now on; sum 0: it may change again. */
+  | { readonly type: 'sums'; readonly pairs: Uint32Array }
+  /** The bytes of these extents are known to be wrong, or right again. */
+  | { readonly type: 'damage'; readonly isDamaged: boolean; readonly addresses: Uint32Array };
 
 const TYPE = {
   create: 1,
@@ -41,6 +45,8 @@ const TYPE = {
   drop: 6,
   'file-create': 7,
   'file-remove': 8,
+  sums: 9,
+  damage: 10,
 } as const;
 
 const WORD = 2 ** 32;
@@ -88,6 +94,10 @@ function payloadOf(record: EngineRecord): ArrayLike<number> {
       return [record.fileNumber, record.owner];
     case 'file-remove':
       return [record.fileNumber];
+    case 'sums':
+      return record.pairs;
+    case 'damage':
+      return [record.isDamaged ? 1 : 0, ...record.addresses];
     default:
       return unreachable(record);
   }
@@ -137,6 +147,11 @@ function decodeRecord(type: number, words: Uint32Array): EngineRecord | null {
       return has(2) ? { type: 'file-create', fileNumber: first, owner: second } : null;
     case TYPE['file-remove']:
       return has(1) ? { type: 'file-remove', fileNumber: first } : null;
+    case TYPE.sums:
+      return words.length % 2 === 0 ? { type: 'sums', pairs: words } : null;
+    case TYPE.damage:
+      if (words.length < 1 || first > 1) return null;
+      return { type: 'damage', isDamaged: first === 1, addresses: words.subarray(1) };
     default:
       return null;
   }

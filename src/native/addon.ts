@@ -24,7 +24,7 @@ type Binding = {
   notifyServiceManager(socket: string, state: string): void;
 };
 
-const KIND = { fault: 1, wantGrant: 2, captured: 3, released: 4, failed: 5, done: 6, question: 7 } as const;
+const KIND = { fault: 1, wantGrant: 2, captured: 3, released: 4, failed: 5, done: 6, question: 7, summed: 8 } as const;
 const EIO = 5;
 const ENOSPC = 28;
 const CLOSE_GRACE_MS = 5000;
@@ -43,6 +43,7 @@ class AddonPlane implements Plane {
   readonly #onEvents: () => void;
   /** Operations that end with a `done` record, by id. */
   readonly #running = new Map<number, (errno: number) => void>();
+  readonly #summing = new Map<number, (sums: Uint32Array) => void>();
   #lastId = 0;
   #waiting: PlaneEvent[] = [];
 
@@ -94,6 +95,10 @@ class AddonPlane implements Plane {
       case KIND.question:
         this.#waiting.push({ kind: 'question', id: first, handle: second, snapshotId: uuidOf(words.subarray(2)) });
         return;
+      case KIND.summed:
+        this.#summing.get(first)?.(words.subarray(1));
+        this.#summing.delete(first);
+        return;
       case KIND.done: {
         const resolve = this.#running.get(first);
         this.#running.delete(first);
@@ -105,9 +110,13 @@ class AddonPlane implements Plane {
     }
   }
 
-  #start(begin: (id: number) => void): Promise<number> {
+  #nextId(): number {
     this.#lastId = (this.#lastId + 1) >>> 0;
-    const id = this.#lastId;
+    return this.#lastId;
+  }
+
+  #start(begin: (id: number) => void): Promise<number> {
+    const id = this.#nextId();
     return new Promise((resolve) => {
       this.#running.set(id, resolve);
       begin(id);
@@ -229,6 +238,21 @@ class AddonPlane implements Plane {
   async punchRun(fileNumber: number, firstSlot: number, count: number): Promise<void> {
     const errno = await this.#start((id) => this.#native.punchRun(fileNumber, firstSlot, count, id));
     if (errno !== 0) throw new Error(`punching a hole in extent file ${fileNumber} failed with errno ${errno}`);
+  }
+
+  async sumRun(fileNumber: number, firstSlot: number, count: number): Promise<Uint32Array> {
+    const sums = new Uint32Array(count);
+    const found = await new Promise<Uint32Array>((resolve) => {
+      const id = this.#nextId();
+      this.#summing.set(id, resolve);
+      this.#native.sumRun(fileNumber, firstSlot, count, id);
+    });
+    sums.set(found.subarray(0, count));
+    return sums;
+  }
+
+  setDamaged(addresses: readonly number[], isDamaged: boolean): void {
+    this.#native.setDamaged([...addresses], isDamaged);
   }
 
   drain(): PlaneEvent[] {

@@ -32,6 +32,8 @@ export declare class NativePlane {
   quiescedEpoch(): number
   allocateRun(file: number, firstSlot: number, count: number, id: number): void
   punchRun(file: number, firstSlot: number, count: number, id: number): void
+  sumRun(file: number, firstSlot: number, count: number, id: number): void
+  setDamaged(extents: Array<number>, isDamaged: boolean): void
   /** Every waiting event as records (layout: abi.rs), oldest first. */
   drain(): Buffer
   stats(): ServerStats

@@ -197,6 +197,13 @@ export interface Plane {
   allocateRun(fileNumber: number, firstSlot: number, count: number): Promise<boolean>;
   punchRun(fileNumber: number, firstSlot: number, count: number): Promise<void>;
 
+  /**
+   * The CRC-32 (ISO-HDLC; 0 stands as 1) of each extent of a run, as it is on the disk; 0: it cannot be read. Off the JS thread.
+   */
+  sumRun(fileNumber: number, firstSlot: number, count: number): Promise<Uint32Array>;
+  /** Reads of these extents fail with EIO from now on, or no longer. */
+  setDamaged(addresses: readonly number[], isDamaged: boolean): void;
+
   /** Every waiting event, oldest first; the callback given at construction says when there are some. */
   drain(): PlaneEvent[];
 

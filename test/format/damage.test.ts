@@ -7,6 +7,7 @@ import { decodeFrame, FRAME_ALIGN, FRAME_HEADER_BYTES, frameSize } from '../../s
 import { openPage } from '../../src/format/page.ts';
 import { decodePoolHeader } from '../../src/format/pool-header.ts';
 import { decodeRecords, encodeRecord, uuidToWords, wordsToUuid } from '../../src/format/record.ts';
+import { JOURNAL_VERSION } from '../../src/format/version.ts';
 import { POOL_ID, RECORDS, SAMPLES } from '../golden/samples.ts';
 import { Random } from '../sim/random.ts';
 
@@ -71,7 +72,7 @@ describe('a frame', () => {
   it('of a newer version says so only if its checksum holds', () => {
     const bytes = read('frame.bin');
     const view = new DataView(bytes.buffer);
-    view.setUint32(4, 2, true);
+    view.setUint32(4, JOURNAL_VERSION + 1, true);
     expect(decodeFrame(bytes, 0)).toBe('damaged');
     view.setUint32(12, 0, true);
     view.setUint32(12, crc32(bytes.subarray(0, FRAME_HEADER_BYTES + view.getUint32(8, true))), true);

@@ -8,13 +8,13 @@ import { decodeFrame } from '../../src/format/frame.ts';
 import { openPage } from '../../src/format/page.ts';
 import { decodePoolHeader } from '../../src/format/pool-header.ts';
 import { decodeRecords } from '../../src/format/record.ts';
-import { CHECKPOINT, FRAME_SEQUENCE, HEADER, RECORDS, SAMPLES } from './samples.ts';
+import { CHECKPOINT, CHECKPOINT_1, FRAME_SEQUENCE, HEADER, RECORDS, RECORDS_1, SAMPLES } from './samples.ts';
 
 function golden(name: string): Uint8Array {
   return Uint8Array.from(readFileSync(join(import.meta.dirname, name)));
 }
 
-describe('format version 1', () => {
+describe('the format', () => {
   it.each(Object.keys(SAMPLES))('is written to the byte as in %s', (name) => {
     expect(Buffer.compare(SAMPLES[name]?.() ?? new Uint8Array(), golden(name))).toBe(0);
   });
@@ -34,7 +34,17 @@ describe('format version 1', () => {
     expect(decodeRecords(frame.words)).toEqual(RECORDS);
   });
 
-  it.each(['leaf', 'inner', 'references'] as const)('is read: a page of type %s', (type) => {
+  it('is read as version 1 had it: a checkpoint without sums', () => {
+    expect(decodeCheckpoint(golden('checkpoint-1.bin'))).toEqual(CHECKPOINT_1);
+  });
+
+  it('is read as version 1 had it: a frame', () => {
+    const frame = decodeFrame(golden('frame-1.bin'), 0);
+    if (typeof frame === 'string') throw new Error(frame);
+    expect(decodeRecords(frame.words)).toEqual(RECORDS_1);
+  });
+
+  it.each(['leaf', 'inner', 'references', 'sums'] as const)('is read: a page of type %s', (type) => {
     const page = openPage(golden(`${type}.bin`), 77, 9);
     if (typeof page === 'string') throw new Error(page);
     expect(page).toMatchObject({ id: 77, type, owner: 7 });

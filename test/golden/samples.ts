@@ -1,6 +1,6 @@
 /** One of each structure with every field set, whose bytes lie beside this file. A change of them is a change of the format. */
 
-import { encodeCheckpoint, REFERENCE_PAGES_PER_FILE } from '../../src/format/checkpoint.ts';
+import { encodeCheckpoint, REFERENCE_PAGES_PER_FILE, SUM_PAGES_PER_FILE } from '../../src/format/checkpoint.ts';
 import { encodeFrame } from '../../src/format/frame.ts';
 import { newPage, type PageType, sealPage } from '../../src/format/page.ts';
 import { encodePoolHeader } from '../../src/format/pool-header.ts';
@@ -22,7 +22,12 @@ export const RECORDS: readonly EngineRecord[] = [
   { type: 'drop', steps: 0 },
   { type: 'file-create', fileNumber: 2, owner: 7 },
   { type: 'file-remove', fileNumber: 2 },
+  { type: 'sums', pairs: Uint32Array.of(32769, 0xcafe_f00d, 32770, 0) },
+  { type: 'damage', isDamaged: true, addresses: Uint32Array.of(32769, 32771) },
+  { type: 'damage', isDamaged: false, addresses: Uint32Array.of(32769) },
 ];
+/** Those that version 1 of the journal knew. */
+export const RECORDS_1 = RECORDS.slice(0, 10);
 export const FRAME_SEQUENCE = 2 ** 33 + 5;
 
 export const CHECKPOINT = {
@@ -60,12 +65,23 @@ export const CHECKPOINT = {
       owner: 7,
       used: 33,
       references: Uint32Array.from({ length: REFERENCE_PAGES_PER_FILE }, (_, index) => (index === 5 ? 4 : 0)),
+      sums: Uint32Array.from({ length: SUM_PAGES_PER_FILE }, (_, index) => (index === 2 ? 5 : 0)),
     },
   ],
   drops: [3, 2],
-  slots: Uint32Array.of(0, 5, 6, 1, 9),
-  references: Uint32Array.of(0, 1, 2, 1, 1),
+  damaged: [32769, 40000],
+  slots: Uint32Array.of(0, 5, 6, 1, 9, 10),
+  references: Uint32Array.of(0, 1, 2, 1, 1, 1),
 } as const;
+
+/** What version 1 of it held. */
+export const CHECKPOINT_1 = {
+  ...CHECKPOINT,
+  files: CHECKPOINT.files.map((file) => ({ ...file, sums: new Uint32Array(SUM_PAGES_PER_FILE) })),
+  damaged: [],
+  slots: CHECKPOINT.slots.slice(0, 5),
+  references: CHECKPOINT.references.slice(0, 5),
+};
 
 function page(type: PageType): Uint8Array {
   const made = newPage(77, type, 7);
@@ -86,4 +102,5 @@ export const SAMPLES: Readonly<Record<string, () => Uint8Array>> = {
   'leaf.bin': () => page('leaf'),
   'inner.bin': () => page('inner'),
   'references.bin': () => page('references'),
+  'sums.bin': () => page('sums'),
 };

@@ -4,6 +4,7 @@
  * freezes, captures and the reuse of extents fall into the middle of them.
  */
 
+import { crc32 } from 'node:zlib';
 import type { OpenFile } from '../../src/base/files.ts';
 import {
   BLOCK_BYTES,
@@ -125,6 +126,7 @@ export class SimPlane implements Plane {
   #events: PlaneEvent[] = [];
   readonly #files = new Map<number, { readonly path: string; file: OpenFile | null }>();
   readonly #volumes = new Map<VolumeHandle, SimVolume>();
+  readonly #damaged = new Set<number>();
   readonly #questions = new Map<number, (words: bigint[] | null) => void>();
   #lastQuestion = 0;
   readonly #exports = new Map<string, { handle: VolumeHandle } & ExportMode>();
@@ -294,6 +296,7 @@ export class SimPlane implements Plane {
   }
 
   #readExtent(extent: number, start: number, target: Uint8Array): void {
+    if (this.#damaged.has(extent)) throw new IoError(EIO, `extent ${extent} is damaged`);
     target.fill(0);
     this.#fileOf(extent).read((extent % SLOTS_PER_FILE) * EXTENT_BYTES + start, target);
   }
@@ -720,6 +723,28 @@ export class SimPlane implements Plane {
     const known = this.#files.get(fileNumber);
     if (known === undefined) throw new Error(`extent file ${fileNumber} is not registered`);
     this.#disk.punch(known.path, firstSlot * EXTENT_BYTES, count * EXTENT_BYTES);
+  }
+
+  async sumRun(fileNumber: number, firstSlot: number, count: number): Promise<Uint32Array> {
+    await this.#breathe();
+    const bytes = new Uint8Array(EXTENT_BYTES);
+    return Uint32Array.from({ length: count }, (_, index) => {
+      bytes.fill(0);
+      try {
+        this.#fileOf(fileNumber * SLOTS_PER_FILE).read((firstSlot + index) * EXTENT_BYTES, bytes);
+        return Math.max(crc32(bytes), 1);
+      } catch (error) {
+        if (error instanceof DiskError) return 0;
+        throw error;
+      }
+    });
+  }
+
+  setDamaged(addresses: readonly number[], isDamaged: boolean): void {
+    for (const address of addresses) {
+      if (isDamaged) this.#damaged.add(address);
+      else this.#damaged.delete(address);
+    }
   }
 
   drain(): PlaneEvent[] {

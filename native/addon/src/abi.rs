@@ -15,6 +15,7 @@
 //! | 5 failed | handle, file number, errno |
 //! | 6 done | id, errno |
 //! | 7 question | id, handle, then the snapshot's id as four words, its first digits first; or nothing, for a list |
+//! | 8 summed | id, then a sum per extent |
 
 use plane::link::Event;
 
@@ -31,6 +32,7 @@ fn size_of_event(event: &Event) -> usize {
         Event::Captured { changes, .. } => 20 + changes.len() * 16,
         Event::Released { runs, .. } => 12 + runs.len() * 8,
         Event::Question { .. } => 32,
+        Event::Summed { sums, .. } => 12 + sums.len() * 4,
         _ => 20,
     }
 }
@@ -84,6 +86,9 @@ fn record(bytes: &mut Vec<u8>, event: &Event) {
                 .iter()
                 .flat_map(|snapshot| [96, 64, 32, 0].map(|shift| (*snapshot >> shift) as u32));
             words(bytes, 7, [*id, *handle].into_iter().chain(halves));
+        }
+        Event::Summed { id, sums } => {
+            words(bytes, 8, [*id].into_iter().chain(sums.iter().copied()));
         }
         Event::Done { id, errno } => words(bytes, 6, [*id, errno.cast_unsigned()]),
     }

@@ -300,6 +300,16 @@ impl NativePlane {
         self.plane.punch_run(file, first_slot, count, id);
     }
 
+    #[napi]
+    pub fn sum_run(&self, file: u32, first_slot: u32, count: u32, id: u32) {
+        self.plane.sum_run(file, first_slot, count, id);
+    }
+
+    #[napi]
+    pub fn set_damaged(&self, extents: Vec<u32>, is_damaged: bool) {
+        self.plane.set_damaged(&extents, is_damaged);
+    }
+
     /// Every waiting event as records (layout: abi.rs), oldest first.
     #[napi]
     pub fn drain(&self) -> Buffer {

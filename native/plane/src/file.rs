@@ -132,6 +132,10 @@ impl ExtentFile {
         }
     }
 
+    pub fn sums(&self, offset: u64, count: u32) -> Result<Vec<u32>, Errno> {
+        crate::damage::sums(&self.path, offset, count)
+    }
+
     pub fn will_need(&self, offset: u64, length: u64) {
         if let Ok(file) = self.opened() {
             // Advice only: nothing depends on it.

@@ -1,6 +1,7 @@
 //! The data plane: serves volumes over NBD. Pure Rust; knows neither Node nor any format on disk.
 pub mod backing;
 pub mod capture;
+pub mod damage;
 pub mod error;
 pub mod export;
 pub mod file;

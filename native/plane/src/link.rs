@@ -49,6 +49,11 @@ pub enum Event {
         handle: u32,
         snapshot: Option<SnapshotId>,
     },
+    /// Sums of a run of extents that the engine asked for; empty when there is no such run.
+    Summed {
+        id: u32,
+        sums: Vec<u32>,
+    },
     /// An operation that the engine started with this id ended; 0 or an errno.
     Done {
         id: u32,

@@ -217,6 +217,29 @@ impl Plane {
         });
     }
 
+    /// The sums of a run of slots (damage.rs), as an event.
+    pub fn sum_run(&self, file: u32, first_slot: u32, count: u32, id: u32) {
+        let shared = Arc::clone(&self.shared);
+        let work = move || {
+            let is_inside = first_slot
+                .checked_add(count)
+                .is_some_and(|past| past <= SLOTS_PER_FILE);
+            let sums = match shared.files.get(file) {
+                Some(file) if is_inside => file.sums(offset_of(first_slot), count),
+                _ => Err(Errno::NOENT),
+            };
+            // The engine takes what is missing for unreadable.
+            let sums = sums.unwrap_or_default();
+            shared.link.push(Event::Summed { id, sums });
+        };
+        self.shared.house_workers.submit(NOBODY, Box::new(work));
+    }
+
+    /// Reads of these extents fail, or no longer.
+    pub fn set_damaged(&self, extents: &[u32], is_damaged: bool) {
+        self.shared.damaged.set(extents, is_damaged);
+    }
+
     fn on_run(
         &self,
         file: u32,

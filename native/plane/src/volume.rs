@@ -19,6 +19,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::backing::{Backing, Completion, IoError, Patience, Run, SnapshotId, ZeroOptions};
 use crate::capture::SyncState;
+use crate::damage::Damaged;
 use crate::file::{FileTable, SLOTS_PER_FILE, Touched, offset_of};
 use crate::gate::Gate;
 use crate::grant::{Grants, Taken};
@@ -35,6 +36,7 @@ const WANTED_EXTENTS: u32 = 64;
 /// What all volumes of a plane share.
 pub struct Shared {
     pub files: FileTable,
+    pub damaged: Damaged,
     pub quiesce: Quiesce,
     pub link: Link,
     pub sync_workers: Arc<Workers>,
@@ -54,6 +56,7 @@ impl Shared {
     pub fn new(link: Link) -> Shared {
         Shared {
             files: FileTable::default(),
+            damaged: Damaged::default(),
             quiesce: Quiesce::default(),
             link,
             sync_workers: Workers::new("sync", 8),
@@ -340,6 +343,9 @@ impl Volume {
         target: &mut [u8],
         patience: Patience,
     ) -> Result<(), IoError> {
+        if self.shared.damaged.has(extent) {
+            return Err(IoError::Failed);
+        }
         self.shared.files.with(extent, |file| {
             file.read(
                 offset_of(extent) + start,
@@ -351,11 +357,13 @@ impl Volume {
     }
 
     fn write_extent(&self, extent: u32, start: u64, source: &[u8]) -> Result<(), IoError> {
-        self.shared
+        let result = self
+            .shared
             .files
-            .with(extent, |file| file.write(offset_of(extent) + start, source))?;
+            .with(extent, |file| file.write(offset_of(extent) + start, source));
+        // Also when it failed: part of it may be there, and has to be on the disk before the extent counts as unchanging.
         self.touched.add(extent);
-        Ok(())
+        result
     }
 }
 

@@ -157,7 +157,7 @@ impl Engine {
                     self.shared.commits.committed(token, errno);
                 }
             }
-            Event::Released { .. } | Event::Done { .. } => {}
+            Event::Released { .. } | Event::Done { .. } | Event::Summed { .. } => {}
             Event::Question { .. } => unreachable!("no client negotiates here"),
             Event::Failed { errno, .. } => panic!("sync failed with {errno}"),
         }

@@ -1,7 +1,7 @@
 //! The NBD protocol: bytes on the wire, the handshake, one connection's life. Knows volumes only as `Backing`.
 //! Source of every number here: NetworkBlockDevice/nbd, doc/proto.md.
 
-mod buffer;
+pub(crate) mod buffer;
 pub mod connection;
 pub mod contexts;
 pub mod execute;

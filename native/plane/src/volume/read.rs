@@ -25,6 +25,9 @@ impl Volume {
                 let to = at + (end - start) as usize;
                 match (source, &mut pending) {
                     (0, _) => target.get_mut(at..to).unwrap_or_default().fill(0),
+                    (extent, _) if self.shared.damaged.has(extent) => {
+                        return Err(IoError::Failed.into());
+                    }
                     (extent, Some(run)) if run.goes_on(extent, offset_of(extent) + start, at) => {
                         run.to = to;
                     }

@@ -71,10 +71,13 @@ impl Volume {
     fn put(&self, run: Option<Pending>, source: &[u8], done: &mut usize) -> Result<(), IoError> {
         let Some(run) = run else { return Ok(()) };
         let bytes = source.get(run.from..run.to).unwrap_or_default();
-        self.shared
+        let result = self
+            .shared
             .files
-            .with(run.extent, |file| file.write(run.offset, bytes))?;
+            .with(run.extent, |file| file.write(run.offset, bytes));
+        // As in `write_extent`.
         self.touched.add(run.extent);
+        result?;
         *done = run.to;
         Ok(())
     }
@@ -208,11 +211,12 @@ impl Volume {
         let tail = tail.get_mut(..tail_length as usize).unwrap_or_default();
         self.show(view, piece.end, tail, patience)?;
         let at = offset_of(target) + piece.start - head_length;
-        self.shared
+        let result = self
+            .shared
             .files
-            .with(target, |file| file.write_parts(at, &[head, source, tail]))?;
+            .with(target, |file| file.write_parts(at, &[head, source, tail]));
         self.touched.add(target);
-        Ok(())
+        result
     }
 
     /// Bytes of one block as an entry shows them.
