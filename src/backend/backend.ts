@@ -10,6 +10,7 @@ export type {
   PoolLevel,
   PoolStats,
   PublishOptions,
+  ScrubStatus,
   VolumeLimits,
   VolumeSpace,
   VolumeUsage,

@@ -78,6 +78,8 @@ export async function createLocalBackend(options: LocalOptions): Promise<LocalBa
     unpublish: call('unpublish'),
     map: call('map'),
     diff: call('diff'),
+    startScrub: call('startScrub'),
+    scrubStatus: call('scrubStatus'),
     usage: call('usage'),
     space: call('space'),
     stats: call('stats'),

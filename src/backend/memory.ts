@@ -10,6 +10,7 @@ import type {
   PoolLevel,
   PoolStats,
   PublishOptions,
+  ScrubStatus,
   VolumeBackend,
   VolumeLimits,
   VolumeSpace,
@@ -190,6 +191,14 @@ export class MemoryBackend implements VolumeBackend {
       const exclusiveBytes = alone * BLOCK_BYTES;
       return { id, kind: thing.kind, mappedBytes, sharedBytes: mappedBytes - exclusiveBytes, exclusiveBytes };
     });
+  }
+
+  /** Memory does not rot. */
+  async startScrub(): Promise<void> {}
+
+  async scrubStatus(): Promise<ScrubStatus> {
+    const none = { readBytes: 0, pages: 0, sealedBytes: 0, comparedBytes: 0, damagedBytes: 0 };
+    return { isRunning: false, startedAt: null, endedAt: null, ...none, findings: [] };
   }
 
   async stats(): Promise<PoolStats> {

@@ -76,6 +76,7 @@ export function openMetrics(options: { processMetrics: boolean }) {
     poolProvisionedBytes: gauge('quarry_pool_provisioned_bytes', 'What all volumes would take if they were full.'),
     poolProvisionedBytesMax: gauge('quarry_pool_provisioned_max_bytes', 'How much that may be.'),
     poolLevel: gauge('quarry_pool_level', 'How full the pool is: 0 ok, 1 low, 2 critical, 3 full (writes get ENOSPC).'),
+    poolDamagedBytes: gauge('quarry_pool_damaged_bytes', 'Bytes that are known to be damaged: reading them fails.'),
     poolMappedBytes: gauge('quarry_pool_mapped_bytes', 'Bytes of distinct extents in use.'),
     poolSharedBytes: gauge(
       'quarry_pool_shared_bytes',

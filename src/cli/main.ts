@@ -10,6 +10,7 @@ import { registerGroup } from './commands/group.ts';
 import { registerMessage } from './commands/message.ts';
 import { registerQos } from './commands/qos.ts';
 import { registerQuota } from './commands/quota.ts';
+import { registerScrub } from './commands/scrub.ts';
 import { registerServe } from './commands/serve.ts';
 import { registerSnapshot } from './commands/snapshot.ts';
 import { registerStatus } from './commands/status.ts';
@@ -53,6 +54,7 @@ function buildProgram(): Command {
   registerBackup(program);
   registerStatus(program);
   registerCheck(program);
+  registerScrub(program);
   return program;
 }
 

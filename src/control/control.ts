@@ -125,6 +125,7 @@ export class Control {
   /** Tells of what happened in the backend by itself. */
   async backendEvent(event: BackendEvent): Promise<void> {
     if (event.kind === 'pool-level') return tellLevel(this.log, event);
+    if (event.kind === 'damage') return this.log.error({ reason: event.reason }, 'the disk has changed what it held');
     this.log.error({ id: event.id, reason: event.reason }, 'a volume refuses I/O');
     await failObject(this, event);
   }

@@ -120,6 +120,7 @@ export const POLICY = {
   'workers:cleanup': 'admin',
   /** Ours: they show what belongs to no project. */
   'quarry:status': 'admin',
+  'quarry:scrub': 'admin',
   'quarry:metrics': 'admin',
   'volume:create_transfer': 'member',
   'volume:get_transfer': 'reader',

@@ -14,8 +14,11 @@ const BOUNDS = {
   reserve_bytes: RESERVE,
   low_percentage: { fallback: 80, min: 1, max: 100, isWhole: false },
   critical_percentage: { fallback: 95, min: 1, max: 100, isWhole: false },
+  scrub_bytes_sec: { fallback: 32 * 2 ** 20, min: 0, max: 2 ** 40, isWhole: true },
+  scrub_interval_days: { fallback: 7, min: 0, max: 3650, isWhole: false },
 } as const satisfies Readonly<Record<string, Bound>>;
 type Key = keyof typeof BOUNDS;
+const DAY_MS = 24 * 3600 * 1000;
 
 export function poolOf(table: Plain): PoolSettings {
   for (const key of Object.keys(table))
@@ -41,6 +44,8 @@ export function poolOf(table: Plain): PoolSettings {
     reserveBytes: value('reserve_bytes'),
     lowPercentage,
     criticalPercentage,
+    scrubBytesPerSecond: value('scrub_bytes_sec'),
+    scrubIntervalMs: value('scrub_interval_days') * DAY_MS,
   };
 }
 

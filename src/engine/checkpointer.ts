@@ -5,7 +5,7 @@
 
 import type { Clock } from '../base/clock.ts';
 import { type Files, isOutOfSpace, type OpenFile } from '../base/files.ts';
-import { type Checkpoint, encodeCheckpoint } from '../format/checkpoint.ts';
+import { type Checkpoint, decodeCheckpoint, encodeCheckpoint } from '../format/checkpoint.ts';
 import type { Journal } from '../journal/journal.ts';
 import { CHECKPOINT_PATHS } from './recovery.ts';
 import type { State } from './state.ts';
@@ -97,6 +97,17 @@ export class Checkpointer {
       damaged: [...state.damaged],
       ...table,
     };
+  }
+
+  /** What is wrong with the newest root on the disk, or null; the next checkpoint writes the other one. */
+  problemOnDisk(): string | null {
+    if (this.isRunning || this.#number === 0) return null;
+    const file = this.#roots[(this.#number % 2) as 0 | 1];
+    const bytes = new Uint8Array(file.size());
+    const root = decodeCheckpoint(bytes.subarray(0, file.read(0, bytes)));
+    if ('kind' in root)
+      return `the newest root, ${CHECKPOINT_PATHS[this.#number % 2]}, is damaged: ${'reason' in root ? root.reason : 'newer'}`;
+    return root.number === this.#number ? null : `root ${root.number} stands where root ${this.#number} should`;
   }
 
   close(): void {

@@ -16,6 +16,7 @@ import { Journal } from '../journal/journal.ts';
 import { BLOCK_BYTES, EXTENT_BYTES, type ExportMode, NO_VOLUME_STATS, type Plane } from '../native/plane.ts';
 import { speedLimitsOf } from '../native/speed-limits.ts';
 import { Checkpointer } from './checkpointer.ts';
+import { Damage } from './damage.ts';
 import { diffOf, mapOf } from './diff.ts';
 import { dropSteps } from './dropping.ts';
 import { Exports, lineageOf, type Opened } from './exports.ts';
@@ -33,9 +34,18 @@ import {
   type Recovered,
   recover,
 } from './recovery.ts';
+import { Scrubber } from './scrub.ts';
 import { extentPath, Space } from './space.ts';
 import type { State, StoredObject } from './state.ts';
-import type { ByteRange, PoolStats, PublishOptions, VolumeLimits, VolumeSpace, VolumeUsage } from './volume-store.ts';
+import type {
+  ByteRange,
+  PoolStats,
+  PublishOptions,
+  ScrubStatus,
+  VolumeLimits,
+  VolumeSpace,
+  VolumeUsage,
+} from './volume-store.ts';
 
 export type { Engine, EngineOptions, EngineParts, PoolSettings } from './interface.ts';
 
@@ -53,6 +63,8 @@ export const DEFAULT_ENGINE_OPTIONS: EngineOptions = {
   reserveBytes: 256 * 2 ** 20,
   maxOverSubscription: 20,
   reservedPercentage: 0,
+  scrubBytesPerSecond: 32 * 2 ** 20,
+  scrubIntervalMs: 7 * 24 * 3600 * 1000,
   lowPercentage: 80,
   criticalPercentage: 95,
   journalHalfBytes: 16 * 2 ** 20,
@@ -89,6 +101,7 @@ class PoolEngine implements Engine {
   readonly #space: Space;
   readonly #figures: Figures;
   readonly #provisioning: Provisioning;
+  readonly #scrubber: Scrubber;
   readonly #exports: Exports;
   readonly #servant: PlaneServant;
   readonly #onFatal: (error: Error) => void;
@@ -121,7 +134,13 @@ class PoolEngine implements Engine {
     this.#checkpointer = new Checkpointer({ files, state, journal, clock, number: recovered.checkpointNumber });
     // Throws at once what keeps the records from being applied; rejects when the journal fails.
     const append = (records: EngineRecord[]): Promise<void> => this.#applyAndJournal(records);
-    this.#space = new Space({ ...parts, state, append, options });
+    const damage = new Damage(parts.plane);
+    this.#space = new Space({ ...parts, state, append, options, damage });
+    this.#scrubber = new Scrubber({
+      ...parts,
+      ...{ state, append, damage, settings: options },
+      rootProblem: () => this.#checkpointer.problemOnDisk(),
+    });
     this.#figures = new Figures({ state, clock });
     this.#provisioning = new Provisioning({ state, files, settings: options, onEvent: parts.onEvent });
     this.#exports = new Exports(parts.plane);
@@ -147,6 +166,7 @@ class PoolEngine implements Engine {
     this.#closers.push(this.#clock.every(COMMIT_PERIOD_MS, () => this.#servant.commitAll()));
     this.#closers.push(this.#clock.every(TIDY_PERIOD_MS, () => this.#tidy()));
     this.#reclaim();
+    this.#background(this.#scrubber.begin());
   }
 
   /**
@@ -243,6 +263,7 @@ class PoolEngine implements Engine {
     this.#provisioning.watch();
     if (this.#space.hasWork) this.#background(this.#space.tidy());
     if (this.#isCheckpointDue) this.#checkpoint().catch(() => {});
+    if (this.#scrubber.isDue) this.#background(this.#scrubber.run());
   }
 
   // ---- deletion in the background --------------------------------------------------------------------------------------
@@ -572,6 +593,19 @@ class PoolEngine implements Engine {
     };
   }
 
+  async scrub(): Promise<ScrubStatus> {
+    await this.#scrubber.run();
+    return this.#scrubber.status();
+  }
+
+  async startScrub(): Promise<void> {
+    this.#background(this.#scrubber.run());
+  }
+
+  async scrubStatus(): Promise<ScrubStatus> {
+    return this.#scrubber.status();
+  }
+
   onPlaneEvents(): void {
     this.#servant.serve();
   }
@@ -579,6 +613,7 @@ class PoolEngine implements Engine {
   async close(): Promise<void> {
     if (this.#isClosing) return;
     this.#isClosing = true;
+    await this.#scrubber.stop();
     await Promise.allSettled(this.#queues.values());
     await Promise.all([...this.#exports.all()].map((opened) => this.#exports.close(opened)));
     await this.#reclaiming;

@@ -3,7 +3,7 @@
 import type { Clock } from '../base/clock.ts';
 import type { Files } from '../base/files.ts';
 import type { Plane } from '../native/plane.ts';
-import type { StoreEvent, VolumeStore } from './volume-store.ts';
+import type { ScrubStatus, StoreEvent, VolumeStore } from './volume-store.ts';
 
 export type PoolSettings = {
   /** Kept free on the filesystem for journal, checkpoints and the catalog: no extent is granted into it. */
@@ -15,6 +15,10 @@ export type PoolSettings = {
   /** How full, in percent, the pool is when somebody has to be told, and when it is urgent. */
   readonly lowPercentage: number;
   readonly criticalPercentage: number;
+  /** Bytes that the scrub reads in a second; 0: as fast as the disk goes. */
+  readonly scrubBytesPerSecond: number;
+  /** From the end of one pass of the scrub to the start of the next; 0: none by itself. */
+  readonly scrubIntervalMs: number;
 };
 
 export type EngineOptions = PoolSettings & {
@@ -25,6 +29,8 @@ export type EngineOptions = PoolSettings & {
 
 export interface Engine extends VolumeStore {
   checkpoint(): Promise<void>;
+  /** A pass of the scrub, to its end. */
+  scrub(): Promise<ScrubStatus>;
   /** Waits until everything deleted has been given back to the filesystem. */
   settle(): Promise<void>;
   /** The plane has events: drained and handled here. */

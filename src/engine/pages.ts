@@ -162,6 +162,33 @@ export class Pages {
     return resident;
   }
 
+  /**
+   * What is wrong with a page on the disk, or null. One that is in memory as it should be on the disk is written again by the next
+   * checkpoint, and nothing is lost.
+   */
+  problemOnDisk(id: number): string | null {
+    const resident = this.#resident.get(id);
+    const slot = this.#slots[id] ?? 0;
+    if (slot === 0 || resident?.isDirty || (resident?.pendingSlot ?? 0) !== 0) return null;
+    const problem = this.#problemOf(id, slot);
+    if (problem === null || resident === undefined) return problem;
+    this.edit(id);
+    return null;
+  }
+
+  #problemOf(id: number, slot: number): string | null {
+    try {
+      const bytes = new Uint8Array(SLOT_BYTES);
+      const count = this.#readSlot(slot, bytes);
+      if (count < SLOT_BYTES) return `only ${count} of ${SLOT_BYTES} bytes in slot ${slot}`;
+      const page = openPage(bytes, id, this.#generation);
+      return typeof page === 'string' ? `slot ${slot}: ${page}` : null;
+    } catch (error) {
+      if (error instanceof Failure) return error.message;
+      throw error;
+    }
+  }
+
   #readSlot(slot: number, target: Uint8Array): number {
     try {
       return this.#file.read(slot * SLOT_BYTES, target);

@@ -137,10 +137,13 @@ export class PlaneServant {
     try {
       const { page, isExclusive } = this.#state.leaf(opened.object, leafIndex);
       if (page === null) return this.#plane.loadLeaf(opened.handle, leafIndex, this.#empty);
+      const isWritable = isExclusive && opened.freezing === 0 && opened.object.kind === 'volume';
+      const sealed = isWritable ? this.#sealedAlone(page.words) : [];
+      if (sealed.length > 0) return this.#unseal(opened, leafIndex, sealed);
       const scratch = this.#scratch;
       scratch.set(leafPayload(page));
       const hasBases = page.bases.some((base) => base !== 0);
-      if (isExclusive && opened.freezing === 0 && opened.object.kind === 'volume') this.#markOwn(page.words, scratch);
+      if (isWritable) this.#markOwn(page.words, scratch);
       this.#plane.loadLeaf(opened.handle, leafIndex, hasBases ? scratch : scratch.subarray(0, LEAF_BASES_OFFSET));
     } catch (error) {
       if (!(error instanceof Failure)) throw error;
@@ -148,6 +151,27 @@ export class PlaneServant {
       this.#plane.failLeaf(opened.handle, leafIndex);
       this.#onEvent({ kind: 'volume-failed', id: opened.object.id, reason: error.message });
     }
+  }
+
+  /** What would be written in place and has a sum. */
+  #sealedAlone(words: Uint32Array): number[] {
+    const sealed: number[] = [];
+    for (let position = 0; position < LEAF_ENTRIES; position += 1) {
+      const extent = words[position * 2] ?? 0;
+      if (extent !== 0 && this.#state.sumOf(extent) !== 0 && this.#isAlone(extent)) sealed.push(extent);
+    }
+    return sealed;
+  }
+
+  /** The snapshots that kept them are gone. Their sums go before the first write: one that outlived it would call it damage. */
+  #unseal(opened: Opened, leafIndex: number, addresses: readonly number[]): void {
+    const pairs = Uint32Array.from(addresses.flatMap((address) => [address, 0]));
+    this.#append([{ type: 'sums', pairs }]).then(
+      // As things are then: another snapshot may keep them.
+      () => this.#guarded(() => this.#exports.get(opened.handle) === opened && this.#serveFault(opened, leafIndex)),
+      // The journal failed: the process is about to end.
+      () => {},
+    );
   }
 
   #markOwn(words: Uint32Array, target: Uint8Array): void {
@@ -160,7 +184,7 @@ export class PlaneServant {
   /** An extent whose count cannot be read may have others: it can be read, and is not written in place. */
   #isAlone(extent: number): boolean {
     try {
-      return this.#state.extentReferences(extent) === 1;
+      return this.#state.extentReferences(extent) === 1 && !this.#state.damaged.has(extent);
     } catch (error) {
       if (error instanceof Failure) return false;
       throw error;

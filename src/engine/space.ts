@@ -13,6 +13,7 @@ import { type Files, isDiskError, isOutOfSpace } from '../base/files.ts';
 import type { EngineRecord } from '../format/record.ts';
 import { EXTENT_BYTES, type Plane, SLOTS_PER_FILE, type VolumeHandle } from '../native/plane.ts';
 import { Allocator, type Run } from './allocator.ts';
+import type { Damage } from './damage.ts';
 import { EXTENTS_PATH } from './recovery.ts';
 import type { State, StoredFile, StoredObject } from './state.ts';
 
@@ -74,6 +75,7 @@ export class Space {
   readonly #allocator: Allocator;
   readonly #append: (records: EngineRecord[]) => Promise<void>;
   readonly #options: SpaceOptions;
+  readonly #damage: Damage;
   readonly #granting = new Map<VolumeHandle, Granting>();
   /** Freed extents that wait for requests to end, by epoch tag. */
   #limbo: Limbo[] = [];
@@ -97,6 +99,7 @@ export class Space {
     state: State;
     append: (records: EngineRecord[]) => Promise<void>;
     options: SpaceOptions;
+    damage: Damage;
   }) {
     this.#files = parts.files;
     this.#plane = parts.plane;
@@ -104,6 +107,7 @@ export class Space {
     this.#state = parts.state;
     this.#append = parts.append;
     this.#options = parts.options;
+    this.#damage = parts.damage;
     this.#allocator = new Allocator(parts.state);
     for (const file of parts.state.files.values()) if (file.used === 0) this.#emptyFiles.add(file.fileNumber);
     this.#unexamined = new Set(parts.state.files.keys());
@@ -332,6 +336,7 @@ export class Space {
         const fileNumber = Math.floor(address / SLOTS_PER_FILE);
         if (this.#state.files.get(fileNumber)?.used === 0) this.#emptyFiles.add(fileNumber);
       }
+      this.#damage.unmark(entry.addresses);
       this.#idleRounds = 0;
     }
     this.#limbo = stay;

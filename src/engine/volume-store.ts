@@ -63,7 +63,43 @@ export type PoolStats = {
 export type StoreEvent =
   | { readonly kind: 'volume-failed'; readonly id: string; readonly reason: string }
   /** The pool is fuller than before, or less full. */
-  | { readonly kind: 'pool-level'; readonly level: PoolLevel; readonly freeBytes: number };
+  | { readonly kind: 'pool-level'; readonly level: PoolLevel; readonly freeBytes: number }
+  /** The disk has changed something; the reason says what, where, and who shows it. */
+  | { readonly kind: 'damage'; readonly reason: string };
+
+/** Where a volume or snapshot shows something of the pool, in bytes. */
+export type Shown = {
+  readonly id: string;
+  readonly kind: 'volume' | 'snapshot';
+  readonly offset: number;
+  readonly length: number;
+};
+
+/** Something on the disk that is not what it should be. */
+export type Finding = {
+  /** In the data folder. */
+  readonly path: string;
+  readonly reason: string;
+  /** Of the extent; null: it is a table's page. */
+  readonly address: number | null;
+  /** Not more than a bounded number of them. */
+  readonly shown: readonly Shown[];
+};
+
+/** The pass that runs, or the last one since the start. Times are milliseconds since the epoch, null: not yet. */
+export type ScrubStatus = {
+  readonly isRunning: boolean;
+  readonly startedAt: number | null;
+  readonly endedAt: number | null;
+  readonly readBytes: number;
+  readonly pages: number;
+  /** Given a sum in this pass, and compared with the one they had. */
+  readonly sealedBytes: number;
+  readonly comparedBytes: number;
+  /** Known to be damaged, whoever found it: reading it fails. */
+  readonly damagedBytes: number;
+  readonly findings: readonly Finding[];
+};
 
 /**
  * How fast a volume may be used: operations and bytes per second, in all and by direction; null or absent is no limit. `Max` is
@@ -107,6 +143,9 @@ export interface VolumeStore {
   usage(ids: readonly string[] | null): Promise<VolumeUsage[]>;
   /** Null: of all, as they are now or were a moment ago. */
   space(ids: readonly string[] | null): Promise<readonly VolumeSpace[]>;
+  /** Begins a pass of the scrub unless one runs. */
+  startScrub(): Promise<void>;
+  scrubStatus(): Promise<ScrubStatus>;
   stats(): Promise<PoolStats>;
   close(): Promise<void>;
 }

@@ -152,6 +152,7 @@ test('a route of another project is closed whatever its form, also to its admini
 /** Said here once more, so that a rule that gets lost is noticed: what shows or changes more than one project. */
 test.each([
   ['GET', '/quarry/status'],
+  ['GET', '/quarry/scrub'],
   ['GET', '/os-services'],
   ['GET', '/scheduler-stats/get_pools'],
   ['PUT', `/os-quota-sets/${ONE}`],

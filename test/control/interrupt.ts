@@ -57,6 +57,8 @@ export class Interrupter {
       map: (argument) => backend.map(argument),
       diff: (argument) => backend.diff(argument),
       space: (argument) => backend.space(argument),
+      startScrub: () => backend.startScrub(),
+      scrubStatus: () => backend.scrubStatus(),
       stats: () => backend.stats(),
       close: () => backend.close(),
     };

@@ -142,8 +142,13 @@ export class World {
         reserveBytes: 0,
         journalHalfBytes: JOURNAL_BYTES,
         cleanPagesMax: 16,
+        scrubBytesPerSecond: 0,
+        scrubIntervalMs: 0,
       },
       onEvent: (event) => {
+        // This disk loses and fails, but it changes nothing by itself.
+        if (event.kind === 'damage' && disk === this.#disk && !disk.isOff)
+          this.#fatal ??= new Error(`a scrub calls what is right damaged: ${event.reason}`);
         if (event.kind !== 'volume-failed') return;
         this.#trace(`event ${event.kind} ${event.id.slice(-3)}: ${event.reason}`);
         const thing = this.#things.get(event.id);
@@ -167,6 +172,7 @@ export class World {
     if (this.#options.faults && random.chance(0.15)) this.#plantFault();
     const running: Promise<unknown>[] = Array.from({ length: burst }, () => this.#operate());
     if (random.chance(0.2)) running.push(this.#quietly(this.#engine.checkpoint()));
+    if (random.chance(0.15)) running.push(this.#quietly(this.#engine.scrub()));
     if (random.chance(0.3)) this.#clock.advance(random.pick([1000, 2000, 10_000]));
     await this.#until(allOf(running));
     if (!isOnce) this.#disk.operationsUntilPowerOff = null;

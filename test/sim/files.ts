@@ -329,6 +329,22 @@ export class SimDisk implements Files {
     inode.durableSize = inode.size;
   }
 
+  /** One bit of one byte, in files of any size: as the disk changes it, without anybody writing. */
+  flipBit(path: string, offset: number): void {
+    const inode = this.#entries.get(path);
+    if (inode === undefined) throw new DiskError('ENOENT', 'flip', path);
+    const byte = new Uint8Array(1);
+    this.#read(inode, offset, byte);
+    this.#write(
+      inode,
+      offset,
+      byte.map((value) => value ^ 0x04),
+    );
+    const chunk = Math.floor(offset / CHUNK);
+    inode.durable.set(chunk, inode.now.get(chunk));
+    inode.dirty.delete(chunk);
+  }
+
   // ---- contents --------------------------------------------------------------------------------------------------
 
   #read(inode: Inode, offset: number, target: Uint8Array): number {

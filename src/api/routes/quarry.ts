@@ -2,6 +2,7 @@
  * Routes of our own, which no other Block Storage service has: docs/api.md describes them. And the scrape of metrics.
  */
 import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { ScrubStatus } from '../../backend/backend.ts';
 import type { Metrics } from '../../base/metrics.ts';
 import type { TaskRow } from '../../catalog/schema.ts';
 import type { StatusCount } from '../../catalog/volumes.ts';
@@ -21,7 +22,8 @@ import {
 } from '../../control/status.ts';
 import { param } from '../asked.ts';
 import { one, type Query } from '../query.ts';
-import { idOf } from '../schemas.ts';
+import { NoFields } from '../schemas/backups.ts';
+import { checked, idOf } from '../schemas.ts';
 import type { RouteContext } from '../server.ts';
 import { type Json, timeOf } from '../views.ts';
 
@@ -34,6 +36,14 @@ export function quarryRoutes(app: FastifyInstance, { control }: RouteContext): v
       auth: settings.auth,
       nbd: backend.nbdAddresses,
     });
+  });
+
+  const scrub = { rule: 'quarry:scrub' } as const;
+  app.get('/quarry/scrub', { config: scrub }, async () => ({ scrub: scrubView(await control.backend.scrubStatus()) }));
+  app.post('/quarry/scrub', { config: { ...scrub, body: NoFields, status: 202 } }, async (request, reply) => {
+    checked(request, NoFields, request.body ?? {});
+    await control.backend.startScrub();
+    return reply.code(202).send({ scrub: scrubView(await control.backend.scrubStatus()) });
   });
 
   for (const kind of ['volume', 'snapshot'] as const) {
@@ -112,6 +122,21 @@ function statusView(found: Status, space: PoolSpace, about: Json): Json {
   };
 }
 
+function scrubView(found: ScrubStatus): Json {
+  const at = (ms: number | null): string | null => (ms === null ? null : timeOf(ms * 1000));
+  return {
+    state: found.isRunning ? 'running' : found.endedAt === null ? 'never' : 'done',
+    started_at: at(found.startedAt),
+    ended_at: at(found.endedAt),
+    read_bytes: found.readBytes,
+    pages: found.pages,
+    sealed_bytes: found.sealedBytes,
+    compared_bytes: found.comparedBytes,
+    damaged_bytes: found.damagedBytes,
+    findings: found.findings.map(({ path, reason, shown }) => ({ path, reason, shown })),
+  };
+}
+
 function countsView(lines: readonly StatusCount[]): Json {
   return {
     count: lines.reduce((sum, line) => sum + line.count, 0),
@@ -159,6 +184,7 @@ export function scrapeRoute(app: FastifyInstance, { control }: RouteContext, { i
       metrics.backupTotalBytes.set({ backup, work }, totalBytes);
     }
     metrics.connections.set(pool.connections);
+    metrics.poolDamagedBytes.set((await control.backend.scrubStatus()).damagedBytes);
     metrics.throttledSeconds.reset();
     for (const { id, throttledSeconds } of await control.backend.usage(null))
       if (throttledSeconds > 0) metrics.throttledSeconds.inc({ volume: id }, throttledSeconds);
