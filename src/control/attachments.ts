@@ -1,7 +1,7 @@
 /**
  * The verbs of attachments: reserve a volume for a server, give it an export once the server's machine is known, say that
- * it is in use, end it. An attachment says `reserved` until it is complete; its volume says `attaching` as soon as there
- * is an export. How an export comes and goes is in `connections.ts`.
+ * it is in use, end it. An attachment is `reserved` until there is an export, then `attaching` until it is complete, and so
+ * is its volume. How an export comes and goes is in `connections.ts`.
  */
 import { Failure } from '../base/errors.ts';
 import {
@@ -32,12 +32,14 @@ import {
 } from './connections.ts';
 import type { Control } from './control.ts';
 import type { Caller } from './policy.ts';
-import { begin, followAttachments, requireAction, visibleVolume } from './states.ts';
+import { begin, followAttachments, isAllowedIn, requireAction, visibleVolume } from './states.ts';
 import { isVisible } from './visibility.ts';
 
 export type Mode = 'rw' | 'ro';
 /** Not decided yet; clients know it by this word. */
 const UNDECIDED = 'null';
+/** Where a connector names no device: what clients know for it. */
+const NO_DEVICE = 'na';
 
 export type Attachment = { readonly row: AttachmentRow; readonly connection: ConnectionInfo | null };
 
@@ -50,42 +52,49 @@ export type NewAttachment = {
   readonly mode: Mode | null;
 };
 
+/** Returns it as it is known to clients from this answer: still reserved. Who asks afterwards is told more. */
 export async function createAttachment(control: Control, caller: Caller, wanted: NewAttachment): Promise<Attachment> {
   const { volumeId, connector } = wanted;
   const { reader } = control.catalog;
   await visibleVolume(reader, caller, volumeId);
   const id = await control.turns.take(volumeId, async () => {
     const volume = await visibleVolume(reader, caller, volumeId);
-    requireReservable(volume, await attachmentsOf(reader, volumeId));
+    const action = reservation(volume, await attachmentsOf(reader, volumeId), wanted.instanceId);
     const attachment = attachmentRow(control, volume, wanted);
     const connection =
       connector === null ? null : connectionRow(control, { volume, mode: attachment.mode, connector, attachment });
     const commit = (): Promise<string> =>
       control.catalog.write(async (writer) => {
         const nowUs = control.nowUs();
-        await begin(writer, { table: 'volumes', id: volumeId, action: reservation(volume), nowUs });
+        await begin(writer, { table: 'volumes', id: volumeId, action, nowUs });
         await insertAttachment(writer, attachment);
         if (connection !== null) await connect(writer, connection, nowUs);
         return attachment.id;
       });
     return connection === null ? commit() : published(control, connection, commit);
   });
-  return getAttachment(control, caller, id);
+  const { row, connection } = await getAttachment(control, caller, id);
+  return { row: { ...row, status: 'reserved' }, connection };
 }
 
-function reservation(volume: VolumeRow): 'create-attachment' | 'create-attachment-multiattach' {
-  return volume.multiattach === 1 ? 'create-attachment-multiattach' : 'create-attachment';
-}
+type Reservation = 'create-attachment' | 'create-attachment-multiattach' | 'create-another-attachment';
 
-function requireReservable(volume: VolumeRow, known: readonly AttachmentRow[]): void {
+/** Refuses what cannot be reserved. */
+function reservation(volume: VolumeRow, known: readonly AttachmentRow[], instanceId: string | null): Reservation {
   if (volume.status.includes('error')) {
     const reason =
       'Invalid volume: Volume attachments can not be created if the volume is in an error state. ' +
       `The Volume ${volume.id} currently has a status of: ${volume.status}`;
     throw new Failure('wrong_state', { reason });
   }
-  requireAction(volume, reservation(volume));
+  const action = volume.multiattach === 1 ? 'create-attachment-multiattach' : 'create-attachment';
+  // A server that is moved to another host has one for each until the old host lets go.
+  const isMoving = instanceId !== null && known.some((one) => one.instance_id === instanceId);
+  if (isMoving && isAllowedIn(volume, 'create-another-attachment') && !isAllowedIn(volume, action))
+    return 'create-another-attachment';
+  requireAction(volume, action);
   refuseSecond(volume, known);
+  return action;
 }
 
 /** The status alone does not tell: an administrator may have called a volume available that is attached. */
@@ -106,9 +115,9 @@ function attachmentRow(control: Control, volume: VolumeRow, wanted: NewAttachmen
     project_id: volume.project_id,
     instance_id: wanted.instanceId,
     host_name: connector === null ? null : textOf(connector, 'host'),
-    device: connector === null ? null : textOf(connector, 'mountpoint'),
+    device: connector === null ? null : (textOf(connector, 'mountpoint') ?? NO_DEVICE),
     mode: volume.read_only === 1 ? 'ro' : (wanted.mode ?? UNDECIDED),
-    status: 'reserved',
+    status: connector === null ? 'reserved' : 'attaching',
     attached_at: connector === null ? null : nowUs,
     created_at: nowUs,
     updated_at: null,
@@ -147,7 +156,7 @@ async function connect(writer: Writer, connection: ConnectionRow, nowUs: number)
   await begin(writer, { table: 'volumes', id: connection.volume_id, action: 'connect-attachment', nowUs });
 }
 
-/** Tells the machine that will use it; from now on there is an export. */
+/** Tells the machine that will use it; from now on there is an export. Status and mode of the answer are those from before. */
 export async function updateAttachment(
   control: Control,
   caller: Caller,
@@ -155,7 +164,7 @@ export async function updateAttachment(
 ): Promise<Attachment> {
   const { reader } = control.catalog;
   const { volume_id: volumeId } = await visibleAttachment(reader, caller, id);
-  await control.turns.take(volumeId, async () => {
+  const { status, mode } = await control.turns.take(volumeId, async () => {
     const attachment = await visibleAttachment(reader, caller, id);
     const volume = await visibleVolume(reader, caller, volumeId);
     const connections = await connectionsOf(reader, volumeId);
@@ -164,11 +173,13 @@ export async function updateAttachment(
     const known = connections.find((one) => one.attachment_id === id);
     const commit = (): Promise<void> =>
       control.catalog.write((writer) => reconnect(control, writer, { id, wanted, known }));
-    if (known === undefined) return published(control, wanted, commit);
-    if (known.read_only === wanted.read_only) return commit();
-    return switched(control, known, { readOnly: wanted.read_only === 1, commit });
+    if (known === undefined) await published(control, wanted, commit);
+    else if (known.read_only === wanted.read_only) await commit();
+    else await switched(control, known, { readOnly: wanted.read_only === 1, commit });
+    return attachment;
   });
-  return getAttachment(control, caller, id);
+  const { row, connection } = await getAttachment(control, caller, id);
+  return { row: { ...row, status, mode }, connection };
 }
 
 function requireUpdatable(volume: VolumeRow, attachment: AttachmentRow, connections: readonly ConnectionRow[]): void {
@@ -197,7 +208,9 @@ async function reconnect(control: Control, writer: Writer, { id, wanted, known }
   const said = JSON.parse(connector) as Connector;
   await updateRow(writer, id, {
     host_name: textOf(said, 'host'),
-    device: textOf(said, 'mountpoint') ?? attachment.device,
+    device: textOf(said, 'mountpoint') ?? attachment.device ?? NO_DEVICE,
+    ...(attachment.status !== 'attached' && { status: 'attaching' }),
+    ...(attachment.mode === UNDECIDED && { mode: read_only === 1 ? 'ro' : 'rw' }),
     attached_at: attachment.attached_at ?? nowUs,
     updated_at: nowUs,
   });

@@ -119,6 +119,13 @@ export const VOLUME = {
     done: 'reserved',
     failed: 'previous',
   },
+  // For a server that has one already, and moves to another host.
+  'create-another-attachment': {
+    from: ['in-use', 'reserved'],
+    during: null,
+    done: 'by-attachments',
+    failed: 'previous',
+  },
   'connect-attachment': { from: ATTACHED, during: null, done: 'attaching', failed: 'previous' },
   'complete-attachment': { from: ATTACHED, during: null, done: 'in-use', failed: 'previous' },
   'begin-detaching': { from: ['in-use'], during: null, done: 'detaching', failed: 'previous' },
@@ -277,10 +284,15 @@ export async function followAttachments(
   await changePreviousStatus(writer, { id, from: ATTACHED, to: await statusByAttachments(writer, id) });
 }
 
+export function isAllowedIn(row: VolumeRow, action: VolumeAction): boolean {
+  const { from } = transition('volumes', action);
+  return from === 'any' || from.includes(row.status);
+}
+
 /** The refusal that `begin` would give; for what must be done before the status can change. */
 export function requireAction(row: VolumeRow, action: VolumeAction): void {
   const { from } = transition('volumes', action);
-  if (from === 'any' || from.includes(row.status)) return;
+  if (from === 'any' || isAllowedIn(row, action)) return;
   throw refusal({ table: 'volumes', id: row.id, status: row.status, needed: from, code: codeFor(action) });
 }
 

@@ -100,6 +100,8 @@ describe('an attachment', () => {
       enforce_multipath: false,
     });
     expect(await api.status(volume_uuid)).toBe('attaching');
+    // The answer to the update shows what was; whoever asks is told what is.
+    expect(await at.show(id)).toMatchObject({ status: 'attaching', attach_mode: 'rw' });
     expect(api.world.backend.published().get(name)).toMatchObject({ targetId: volume_uuid, readOnly: false });
     expect((await api.ask('GET', `/v3/volumes/${volume_uuid}`)).body.volume.attachments).toEqual([]);
 
@@ -194,13 +196,52 @@ describe('an attachment', () => {
     );
   });
 
-  test('is not made twice for one server', async () => {
+  test('of a server that moves stands beside the one of its old host; no other server gets one', async () => {
+    const at = await open();
+    await using api = at.api;
+    const volume_uuid = await api.createVolume();
+    const instance_uuid = randomUUID();
+    const first = (await at.create({ volume_uuid, instance_uuid, connector: HOST })).body.attachment;
+    // On its way to the first host there is nothing to move yet.
+    expect((await at.create({ volume_uuid, instance_uuid })).status).toBe(400);
+    await at.complete(first.id);
+    expect((await at.create({ volume_uuid, instance_uuid: randomUUID() })).status).toBe(400);
+    expect((await at.create({ volume_uuid })).status).toBe(400);
+    const second = await at.create({ volume_uuid, instance_uuid, connector: { host: 'compute2' } });
+    expect(second.status).toBe(200);
+    expect(at.unlisted()).toHaveLength(2);
+    expect(await api.status(volume_uuid)).toBe('attaching');
+    await at.complete(second.body.attachment.id);
+    expect(await api.status(volume_uuid)).toBe('in-use');
+    expect((await at.remove(first.id)).body.attachments).toMatchObject([{ id: second.body.attachment.id }]);
+    expect(at.unlisted()).toHaveLength(1);
+    expect(await api.status(volume_uuid)).toBe('in-use');
+    await at.remove(second.body.attachment.id);
+    expect(await api.status(volume_uuid)).toBe('available');
+  });
+
+  test('of a server that did not move after all leaves the volume with its old host', async () => {
+    const at = await open();
+    await using api = at.api;
+    const volume_uuid = await api.createVolume();
+    const instance_uuid = randomUUID();
+    const first = (await at.create({ volume_uuid, instance_uuid, connector: HOST })).body.attachment;
+    await at.complete(first.id);
+    const { id } = (await at.create({ volume_uuid, instance_uuid })).body.attachment;
+    expect(await api.status(volume_uuid)).toBe('in-use');
+    // As long as the old host has its connection, the new one gets its own only with the attachment.
+    expect((await at.update(id, { host: 'compute2' })).status).toBe(409);
+    await at.remove(id);
+    expect(await api.status(volume_uuid)).toBe('in-use');
+    expect(await at.show(first.id)).toMatchObject({ status: 'attached' });
+  });
+
+  test('of a volume that an administrator called available is not made twice', async () => {
     const at = await open();
     await using api = at.api;
     const volume_uuid = await api.createVolume();
     const instance_uuid = randomUUID();
     await at.create({ volume_uuid, instance_uuid });
-    expect((await at.create({ volume_uuid, instance_uuid })).status).toBe(400);
     await api.act(volume_uuid, { 'os-reset_status': { status: 'available' } });
     const again = await at.create({ volume_uuid, instance_uuid });
     expect([again.status, again.body.badRequest.message]).toEqual([
@@ -236,7 +277,7 @@ describe('an attachment', () => {
     expect(at.unlisted()).toEqual([]);
   });
 
-  test('updated again keeps its name; another mode ends its clients', async () => {
+  test('updated again keeps its name; another mode ends its clients, and is decided once', async () => {
     const at = await open();
     await using api = at.api;
     const volume_uuid = await api.createVolume();
@@ -245,12 +286,15 @@ describe('an attachment', () => {
     // Only the attachment's own name counts here.
     await api.world.backend.unpublish(volume_uuid);
     api.world.backend.connect(name);
-    await at.update(id, { ...HOST, ip: '192.0.2.8' });
-    expect((await api.world.backend.usage([volume_uuid]))[0]?.connections).toBe(1);
+    const connections = async () => (await api.world.backend.usage([volume_uuid]))[0]?.connections;
     const { body } = await at.update(id, { ...HOST, mode: 'ro' });
     expect(body.attachment.connection_info).toMatchObject({ name, access_mode: 'ro' });
     expect(api.world.backend.published().get(name)?.readOnly).toBe(true);
-    expect((await api.world.backend.usage([volume_uuid]))[0]?.connections).toBe(0);
+    expect(await connections()).toBe(0);
+    api.world.backend.connect(name);
+    const again = await at.update(id, { ...HOST, ip: '192.0.2.8', mode: 'rw' });
+    expect(again.body.attachment).toMatchObject({ attach_mode: 'ro', connection_info: { name, access_mode: 'ro' } });
+    expect(await connections()).toBe(1);
     expect((await at.update(id, {})).status).toBe(400);
     expect((await at.update(randomUUID())).status).toBe(404);
   });

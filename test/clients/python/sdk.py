@@ -8,6 +8,7 @@ from checks import check, equal, holds, main, refuses
 
 WAIT = {"interval": 0.05, "wait": 45}
 SERVER = "5e12e12e-0000-4000-8000-00000000abcd"
+OTHER_SERVER = "5e12e12e-0000-4000-8000-00000000abce"
 
 
 def available(cloud, item):
@@ -334,7 +335,7 @@ def _(cloud):
     holds(api.get_attachment(made.id), status="attached", attach_mode="rw")
     holds(api.get_volume(volume.id), status="in-use")
     equal([row.id for row in api.attachments(volume_id=volume.id)], [made.id])
-    refuses(exceptions.BadRequestException, api.create_attachment, volume, connector={}, instance=SERVER, code=400)
+    refuses(exceptions.BadRequestException, api.create_attachment, volume, connector={}, instance=OTHER_SERVER, code=400)
     api.delete_attachment(made)
     refuses(exceptions.NotFoundException, api.get_attachment, made.id, code=404)
     holds(available(cloud, volume), attachments=[])
