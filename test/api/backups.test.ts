@@ -63,6 +63,9 @@ test('a backup is made, shown, renamed and deleted; fields come with their micro
   expect(newest['os-backup-project-attr:project_id']).toEqual(expect.any(String));
   const renamed = await api.ask('PUT', `/v3/backups/${id}`, { body: { backup: { name: 'weekly' } }, minor: 9 });
   expect([renamed.status, renamed.body.backup.name]).toEqual([200, 'weekly']);
+  const labelled = { backup: { metadata: { tier: 'cold' } } };
+  const answer = await api.ask('PUT', `/v3/backups/${id}`, { body: labelled, minor: 71 });
+  expect(Object.keys(answer.body.backup)).toEqual(['id', 'name', 'links']);
   expect((await api.ask('PUT', `/v3/backups/${id}`, { body: { backup: { name: 'x' } }, minor: 8 })).status).toBe(404);
   expect((await api.ask('PUT', `/v3/backups/${id}`, { body: { backup: {} }, minor: 71 })).status).toBe(400);
   expect((await api.ask('DELETE', `/v3/backups/${id}`)).status).toBe(202);

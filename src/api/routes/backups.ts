@@ -143,7 +143,7 @@ function writingRoutes(app: FastifyInstance, { control }: RouteContext): void {
       ...(body.metadata != null && { metadata: new Map(Object.entries(body.metadata)) }),
     };
     const backup = await updateBackup(control, request.asked.caller, { id: param(request, 'id'), update });
-    return { backup: { ...summary(request.asked, backup), ...metadataView(request.asked, backup) } };
+    return { backup: summary(request.asked, backup) };
   });
 
   app.delete('/backups/:id', { config: { rule: 'backup:delete' } }, async (request, reply) => {
