@@ -3,39 +3,19 @@
  * rows, which are put straight into the catalog while it is stopped. Everything is seen from a client's side, over a
  * unix socket. It judges nothing.
  */
-import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { loadavg } from 'node:os';
-import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
-import Database from 'better-sqlite3';
 import Table from 'cli-table3';
-import { type Answer, ApiPool, type Json } from '../../test/support/api-pool.ts';
+import { ApiPool } from '../../test/support/api-pool.ts';
 import { type Daemon, startDaemon } from '../../test/support/daemon.ts';
-
-export type ApiFigure = {
-  readonly name: string;
-  readonly unit: 'ms' | '1/s' | 'MiB';
-  /** Of a rate or a size the figure itself. */
-  readonly p50: number;
-  readonly p99: number;
-  /** Of the daemon's process, per operation; it stays comparable when the machine is busy. */
-  readonly cpuMs: number;
-};
-
-export type ApiSizes = {
-  readonly listed: number;
-  readonly page: number;
-  readonly rows: number;
-  readonly lists: number;
-  readonly operations: number;
-  readonly creates: number;
-  readonly atOnce: number;
-};
+import { measureBeside } from './beside.ts';
+import { type ApiFigure, type ApiSizes, granted, quantile, settled } from './figures.ts';
+import { refill } from './rows.ts';
 
 export const FULL: ApiSizes = {
   ...{ listed: 10_000, page: 1000, rows: 100_000, lists: 50, operations: 200 },
-  ...{ creates: 2000, atOnce: 200 },
+  ...{ creates: 2000, atOnce: 200, rounds: 7, seconds: 5 },
 };
 
 const CLOCK_TICKS_PER_SECOND = 100;
@@ -49,11 +29,6 @@ function cpuMsOf(daemon: Daemon): number {
 function residentMib(daemon: Daemon): number {
   const status = readFileSync(`/proc/${daemon.pid}/status`, 'utf8');
   return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]) / 1024;
-}
-
-function quantile(values: readonly number[], part: number): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? Number.NaN;
 }
 
 /** Times each of `count` operations, one after the other. */
@@ -71,51 +46,6 @@ async function timed(
   }
   const cpuMs = (cpuMsOf(daemon) - cpuBefore) / count;
   return { name, unit: 'ms', p50: quantile(times, 0.5), p99: quantile(times, 0.99), cpuMs };
-}
-
-async function granted(asked: Promise<Answer>): Promise<Json> {
-  const { status, body } = await asked;
-  if (status >= 300) throw new Error(`${status}: ${JSON.stringify(body)}`);
-  return body;
-}
-
-/** Copies of the one volume there is, each with a name and an entry of metadata, until there are `count`. */
-function fill(dataDir: string, count: number): void {
-  const database = new Database(join(dataDir, 'catalog.db'));
-  try {
-    const template = database.prepare('select * from volumes limit 1').get() as Record<string, unknown>;
-    const { present } = database.prepare('select count(*) as present from volumes').get() as { present: number };
-    const columns = Object.keys(template);
-    const insert = database.prepare(
-      `insert into volumes (${columns.join(', ')}) values (${columns.map((column) => `@${column}`).join(', ')})`,
-    );
-    const describe = database.prepare(
-      "insert into metadata (owner_id, scope, key, value) values (?, 'user', 'k', 'v')",
-    );
-    database.transaction(() => {
-      for (let index = present; index < count; index += 1) {
-        const id = randomUUID();
-        insert.run({ ...template, id, name: `volume-${index}`, created_at: Number(template['created_at']) + index });
-        describe.run(id);
-      }
-    })();
-  } finally {
-    database.close();
-  }
-}
-
-async function refill(daemon: Daemon, count: number): Promise<void> {
-  await daemon.kill('SIGTERM');
-  fill(daemon.dataDir, count);
-  await daemon.start();
-}
-
-async function settled(api: ApiPool, path: string): Promise<void> {
-  for (;;) {
-    const { status } = Object.values(await granted(api.ask('GET', path)))[0] as { status: string };
-    if (status === 'available') return;
-    if (status.startsWith('error')) throw new Error(`${path} is in status ${status}`);
-  }
 }
 
 async function measureWork(daemon: Daemon, api: ApiPool, sizes: ApiSizes): Promise<ApiFigure[]> {
@@ -217,8 +147,9 @@ export async function benchApi(sizes: ApiSizes): Promise<ApiFigure[]> {
     const work = await measured(measureWork, daemon, sizes);
     await refill(daemon, sizes.listed);
     const reads = await measured(measureReads, daemon, sizes);
+    const beside = await measured(measureBeside, daemon, sizes);
     await refill(daemon, sizes.rows);
-    return [...reads, ...work, ...(await measured(measureMemory, daemon, sizes))];
+    return [...reads, ...work, ...beside, ...(await measured(measureMemory, daemon, sizes))];
   } finally {
     await daemon.stop();
   }
@@ -228,8 +159,10 @@ export async function main(): Promise<number> {
   const figures = await benchApi(FULL);
   const table = new Table({ head: ['', 'median', 'p99', 'CPU each'], style: { head: [], border: [] } });
   for (const { name, unit, p50, p99, cpuMs } of figures) {
-    const [middle, worst] = [p50, p99].map((value) => `${value.toFixed(unit === 'ms' ? 1 : 0)} ${unit}`);
-    table.push([name, middle, unit === 'ms' ? worst : '', unit === 'MiB' ? '' : `${cpuMs.toFixed(1)} ms`]);
+    const digits = unit !== 'ms' ? 0 : p50 < 1 ? 3 : 1;
+    const [middle, worst] = [p50, p99].map((value) => `${value.toFixed(digits)} ${unit}`);
+    const isSpread = unit === 'ms' || unit === '%';
+    table.push([name, middle, isSpread ? worst : '', cpuMs === 0 || unit === 'MiB' ? '' : `${cpuMs.toFixed(1)} ms`]);
   }
   process.stdout.write(
     `${table.toString()}\nload of the machine: ${loadavg()

@@ -11,6 +11,7 @@ import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { NbdClient } from '../../src/image/nbd-client.ts';
 import { makeCertificates } from './certificates.ts';
+import { fill, fio, seenBy } from './fio.ts';
 import type { Job } from './jobs.ts';
 import type { Peer, Place } from './peers.ts';
 
@@ -167,63 +168,6 @@ async function stop({ pid, hasEnded }: Running): Promise<void> {
   }
 }
 
-// ---- the client ----------------------------------------------------------------------------------------------------
-
-type FioSide = {
-  readonly total_ios: number;
-  readonly iops: number;
-  readonly bw: number;
-  readonly clat_ns?: FioLatency;
-};
-type FioLatency = { readonly percentile?: Readonly<Record<string, number>> };
-type FioOutput = { readonly jobs: readonly { readonly read: FioSide; readonly write: FioSide }[] };
-
-function fio(args: readonly string[]): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const child = spawn('fio', ['--ioengine=nbd', '--output-format=json', ...args], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
-    let stdout = '';
-    let stderr = '';
-    child.stdout.on('data', (chunk) => {
-      stdout += chunk;
-    });
-    child.stderr.on('data', (chunk) => {
-      stderr += chunk;
-    });
-    child.on('error', reject);
-    child.on('close', (code) => {
-      if (code === 0) resolve(stdout.slice(stdout.indexOf('{')));
-      else reject(new Error(`fio ended with ${code}: ${(stderr + stdout).slice(0, 300)}`));
-    });
-  });
-}
-
-async function fill(uri: string, sizeMib: number): Promise<void> {
-  await fio([
-    '--name=j',
-    `--uri=${uri}`,
-    `--size=${sizeMib}m`,
-    '--rw=write',
-    '--bs=1m',
-    '--iodepth=8',
-    '--end_fsync=1',
-  ]);
-}
-
-function parse(output: string): { ios: number; iops: number; mibPerSecond: number; p99Us: number } {
-  const result: FioOutput = JSON.parse(output);
-  const sides = result.jobs.flatMap(({ read, write }) => [read, write]).filter((side) => side.total_ios > 0);
-  const sum = (of: (side: FioSide) => number) => sides.reduce((total, side) => total + of(side), 0);
-  const p99Ns = sides.map((side) => side.clat_ns?.percentile?.['99.000000'] ?? 0);
-  return {
-    ios: sum((side) => side.total_ios),
-    iops: sum((side) => side.iops),
-    mibPerSecond: sum((side) => side.bw) / 1024,
-    p99Us: Math.max(0, ...p99Ns) / 1000,
-  };
-}
-
 /** Overwrites a few blocks, so that each snapshot differs from the one before. */
 async function scatter(uri: string, sizeMib: number): Promise<void> {
   const client = await NbdClient.connect(uri);
@@ -266,7 +210,7 @@ export async function measure(peer: Peer, job: Job, options: MeasureOptions): Pr
       ...[`--runtime=${options.seconds}`, `--size=${place.sizeMib}m`, ...job.fio],
     ];
     const targets = running.uris.flatMap((uri, index) => [`--name=j${index}`, `--uri=${uri}`]);
-    const seen = parse(await fio([...shape, ...targets]));
+    const seen = seenBy(await fio([...shape, ...targets]));
     const cpu = cpuSeconds(running.pid) - before;
     return {
       iops: seen.iops,
