@@ -11,6 +11,7 @@ import { realFiles } from '../base/files.ts';
 import { type Engine, openEngine, type PoolSettings } from '../engine/engine.ts';
 import { createPlane } from '../native/addon.ts';
 import type { ConnectionLimits, Plane, TlsOptions } from '../native/plane.ts';
+import { type InternalDoor, openInternalDoor } from './internal-door.ts';
 import type { LocalCalls, LocalMethod, LocalReply, LocalRequest, PlainFailure } from './local.ts';
 
 type WorkerOptions = {
@@ -33,6 +34,7 @@ async function main(): Promise<void> {
   const send = (reply: LocalReply): void => port.postMessage(reply);
 
   let engine: Engine | null = null;
+  let door: InternalDoor | null = null;
   // Events that come before the engine exists wait in the plane until the first drain.
   const plane: Plane = createPlane(options.nbdLimits, () => engine?.onPlaneEvents());
   try {
@@ -49,26 +51,30 @@ async function main(): Promise<void> {
     if (options.nbdTls !== null) plane.setTls(options.nbdTls);
     const nbdAddresses: string[] = [];
     for (const address of options.nbdAddresses) nbdAddresses.push(await plane.listen(address));
-    send({ kind: 'ready', nbdAddresses });
+    door = await openInternalDoor(plane, options.dataDir);
+    send({ kind: 'ready', nbdAddresses, internalAddress: door.address });
   } catch (error) {
     await engine?.close();
     send({ kind: 'unable', failure: plainFailure(error) });
     return;
   }
 
-  const running: Engine = engine;
+  const running: Running = { engine, plane, door };
   port.on('message', (request: LocalRequest) => {
-    answer(running, plane, request).then(
+    answer(running, request).then(
       (value) => send({ kind: 'result', id: request.id, value }),
       (error: unknown) => send({ kind: 'failure', id: request.id, failure: plainFailure(error) }),
     );
   });
 }
 
-async function answer(engine: Engine, plane: Plane, request: LocalRequest): Promise<unknown> {
+type Running = { readonly engine: Engine; readonly plane: Plane; readonly door: InternalDoor };
+
+async function answer({ engine, plane, door }: Running, request: LocalRequest): Promise<unknown> {
   if (request.method === 'close') {
     // Connections first: what they wrote is captured when their volumes close.
     await plane.close();
+    await door.close();
     await engine.close();
     return null;
   }

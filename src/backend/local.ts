@@ -20,8 +20,15 @@ export type LocalRequest<Method extends LocalMethod = LocalMethod> = {
   [Each in Method]: { readonly id: number; readonly method: Each; readonly args: Parameters<LocalCalls[Each]> };
 }[Method];
 
+export type Addresses = {
+  /** As bound. */
+  readonly nbdAddresses: readonly string[];
+  /** Where the process finds its internal exports. */
+  readonly internalAddress: string;
+};
+
 export type LocalReply =
-  | { readonly kind: 'ready'; readonly nbdAddresses: string[] }
+  | ({ readonly kind: 'ready' } & Addresses)
   | { readonly kind: 'unable'; readonly failure: PlainFailure }
   | { readonly kind: 'result'; readonly id: number; readonly value: unknown }
   | { readonly kind: 'failure'; readonly id: number; readonly failure: PlainFailure }
@@ -44,11 +51,11 @@ export type LocalOptions = {
   readonly onFatal: (error: Error) => void;
 };
 
-export type LocalBackend = LocalCalls & {
-  readonly nbdAddresses: readonly string[];
-  /** As at the start. */
-  readonly nbdRequiresTls: boolean;
-};
+export type LocalBackend = LocalCalls &
+  Addresses & {
+    /** As at the start. */
+    readonly nbdRequiresTls: boolean;
+  };
 
 export async function createLocalBackend(options: LocalOptions): Promise<LocalBackend> {
   const file = import.meta.url.endsWith('.ts') ? '../../dist/backend/local-worker.js' : './local-worker.js';
@@ -58,13 +65,14 @@ export async function createLocalBackend(options: LocalOptions): Promise<LocalBa
     name: 'engine',
   });
   const calls = new Calls(worker, options);
-  const nbdAddresses = await calls.ready;
+  const { nbdAddresses, internalAddress } = await calls.ready;
   const call =
     <Method extends LocalMethod>(method: Method) =>
     (...args: Parameters<LocalCalls[Method]>) =>
       calls.call(method, args);
   return {
     nbdAddresses,
+    internalAddress,
     nbdRequiresTls: options.nbdTls?.isRequired === true,
     setTls: call('setTls'),
     createVolume: call('createVolume'),
@@ -90,7 +98,7 @@ export async function createLocalBackend(options: LocalOptions): Promise<LocalBa
 }
 
 class Calls {
-  readonly ready: Promise<string[]>;
+  readonly ready: Promise<Addresses>;
   readonly #worker: Worker;
   readonly #running = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>();
   #lastId = 0;
@@ -108,7 +116,7 @@ class Calls {
       worker.on('message', (reply: LocalReply) => {
         if (reply.kind === 'ready') {
           isReady = true;
-          resolve(reply.nbdAddresses);
+          resolve(reply);
         } else if (reply.kind === 'unable') fail(errorFrom(reply.failure));
         else if (reply.kind === 'event') options.onEvent(reply.event);
         else this.#settle(reply);

@@ -35,6 +35,7 @@ type Published = { readonly targetId: string; readonly readOnly: boolean; readon
 
 export class MemoryBackend implements VolumeBackend {
   readonly nbdAddresses: readonly string[] = ['unix:/nowhere/nbd.sock'];
+  readonly internalAddress = 'unix:/nowhere/internal.sock';
   readonly #things = new Map<string, Thing>();
   readonly #published = new Map<string, Published>();
   #onEvent: (event: BackendEvent) => void = () => {};

@@ -1,10 +1,9 @@
 /**
- * How a backup reaches the bytes of a volume or snapshot: for a while, under a name that nobody is told. It knows the
- * NBD door of a backend, not what is read or written through it.
+ * How a backup reaches the bytes of a volume or snapshot: for a while, under a name that is found through the
+ * process's own door alone, whatever clients have to do. It knows the NBD door of a backend, not what is read or written through it.
  */
 import { randomUUID } from 'node:crypto';
 import type { VolumeBackend } from '../backend/backend.ts';
-import { Failure } from '../base/errors.ts';
 import { NbdClient } from '../image/nbd-client.ts';
 import type { BlockReader } from './create.ts';
 import type { BlockWriter } from './restore.ts';
@@ -18,12 +17,10 @@ export class NbdData implements DataAccess {
   readonly #backend: VolumeBackend;
   /** For the name of a publication, the URI under which it is reached. */
   readonly #uriOf: (name: string) => string;
-  readonly #requiresTls: boolean;
 
-  constructor(backend: VolumeBackend & { readonly nbdRequiresTls?: boolean }, uriOf: (name: string) => string) {
+  constructor(backend: VolumeBackend, uriOf: (name: string) => string) {
     this.#backend = backend;
     this.#uriOf = uriOf;
-    this.#requiresTls = backend.nbdRequiresTls === true;
   }
 
   read<T>(targetId: string, use: (reader: BlockReader) => Promise<T>): Promise<T> {
@@ -35,12 +32,9 @@ export class NbdData implements DataAccess {
   }
 
   async #with<T>(target: { targetId: string; readOnly: boolean }, use: (client: NbdClient) => Promise<T>): Promise<T> {
-    if (this.#requiresTls)
-      throw new Failure('not_supported', {
-        reason: 'Backups and restores go over NBD without TLS, which --nbd-tls require refuses. Use --nbd-tls allow.',
-      });
     const name = `backup-${randomUUID()}`;
-    await this.#backend.publish({ ...target, name, description: 'a backup or restore', isListed: false });
+    const mode = { description: 'a backup or restore', isListed: false, isInternal: true };
+    await this.#backend.publish({ ...target, ...mode, name });
     try {
       await using client = await NbdClient.connect(this.#uriOf(name));
       return await use(client);

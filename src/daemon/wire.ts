@@ -37,6 +37,8 @@ const BACKUP_THREADS_MAX = 4;
 
 export type WiredBackend = VolumeBackend & {
   readonly nbdAddresses: readonly string[];
+  /** Where internal exports are found. */
+  readonly internalAddress: string;
   readonly nbdRequiresTls?: boolean;
   setTls?(options: TlsOptions): Promise<void>;
 };
@@ -114,7 +116,7 @@ export async function wire({ config, log, version, createBackend, onFatal }: Wir
       },
       backups: {
         container: containerOf(config),
-        data: new NbdData(backend, (name) => nbdUri(nearestOf(backend.nbdAddresses), name)),
+        data: new NbdData(backend, (name) => nbdUri(backend.internalAddress, name)),
         open: repositoryOf(config, pool),
       },
       newId: randomUUID,
@@ -193,11 +195,6 @@ async function openObjects(target: Exclude<BackupTarget, { kind: 'none' }>): Pro
   // Large, and of use to few: not read at a start without it.
   const { S3Objects } = await import('../objects/s3.ts');
   return new S3Objects(target.options);
-}
-
-/** A socket of this machine where there is one. */
-function nearestOf(addresses: readonly string[]): string {
-  return addresses.find((address) => address.startsWith('unix:')) ?? addresses[0] ?? '';
 }
 
 /** As users see it: no path of this machine for them to guess by, but which bucket. */

@@ -512,17 +512,18 @@ class PoolEngine implements Engine {
 
   async publish(options: PublishOptions): Promise<void> {
     const { name, targetId, isListed, description } = options;
+    const isInternal = options.isInternal === true;
     await this.#inTurn(targetId, async () => {
       const object = this.#find(targetId);
       const readOnly = options.readOnly || object.kind === 'snapshot';
       const current = this.#exports.named(name);
       const mode = current?.names.get(name);
-      const isSame = current?.object === object && mode?.readOnly === readOnly;
+      const isSame = current?.object === object && mode?.readOnly === readOnly && mode.isInternal === isInternal;
       if (isSame && mode?.isListed === isListed) return;
       // Whether it is listed concerns no connection.
       if (current !== undefined && !isSame) await this.#exports.unpublish(name);
       this.#parked.delete(name);
-      this.#exports.publish(this.#exports.open(object), name, { readOnly, isListed, description });
+      this.#exports.publish(this.#exports.open(object), name, { readOnly, isListed, isInternal, description });
     });
   }
 

@@ -110,7 +110,10 @@ export type VolumeLimits = {
 };
 export type LimitName = `${'total' | 'read' | 'write'}${'Iops' | 'Bytes'}Sec`;
 
-export type PublishOptions = { readonly name: string; readonly targetId: string } & ExportMode;
+export type PublishOptions = { readonly name: string; readonly targetId: string } & Omit<ExportMode, 'isInternal'> & {
+    /** For this process itself: clients do not find it. Left out: for clients. */
+    readonly isInternal?: boolean;
+  };
 
 /** Every call is idempotent by id: repeated after a crash it ends in the same state and does not fail because a first try had worked. */
 export interface VolumeStore {

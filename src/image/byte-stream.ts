@@ -17,18 +17,30 @@ export class ByteStream {
 
   constructor(socket: Socket) {
     this.#socket = socket;
-    socket.on('data', (chunk: Buffer) => {
-      this.#chunks.push(chunk);
-      this.#buffered += chunk.length;
-      if (this.#waiting !== null && this.#buffered >= this.#waiting.bytes) {
-        const { resolve } = this.#waiting;
-        this.#waiting = null;
-        resolve();
-      } else if (this.#waiting === null && this.#buffered > BUFFERED_BYTES_MAX) socket.pause();
-    });
-    socket.on('error', (error) => this.#fail(error));
-    socket.on('close', () => this.#fail(new Error('the server closed the connection')));
+    socket.on('data', this.#onData);
+    socket.on('error', this.#onError);
+    socket.on('close', this.#onClose);
   }
+
+  /** Leaves the socket to another reader, which must not miss a byte: true if none was received beyond what was read. */
+  detach(): boolean {
+    this.#socket.off('data', this.#onData);
+    this.#socket.off('error', this.#onError);
+    this.#socket.off('close', this.#onClose);
+    return this.#buffered === 0;
+  }
+
+  readonly #onData = (chunk: Buffer): void => {
+    this.#chunks.push(chunk);
+    this.#buffered += chunk.length;
+    if (this.#waiting !== null && this.#buffered >= this.#waiting.bytes) {
+      const { resolve } = this.#waiting;
+      this.#waiting = null;
+      resolve();
+    } else if (this.#waiting === null && this.#buffered > BUFFERED_BYTES_MAX) this.#socket.pause();
+  };
+  readonly #onError = (error: Error): void => this.#fail(error);
+  readonly #onClose = (): void => this.#fail(new Error('the server closed the connection'));
 
   /** One read at a time. */
   async read(bytes: number): Promise<Buffer> {

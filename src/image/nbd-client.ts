@@ -1,11 +1,12 @@
 /**
- * A small NBD client for moving images: handshake, pipelined requests, structured replies, allocation map. It knows
+ * A small NBD client for moving images: handshake, TLS where the URI wants it, pipelined requests, structured replies, allocation map. It knows
  * nothing of volumes or images. The server is not trusted: every length it names is bounded or compared with what was asked.
  */
 import { connect, type Socket } from 'node:net';
 import { Failure } from '../base/errors.ts';
 import { ByteStream } from './byte-stream.ts';
 import * as nbd from './nbd-protocol.ts';
+import { startTls, tlsOptions } from './nbd-tls.ts';
 
 const CONNECT_TIMEOUT_MS = 10_000;
 const ALLOCATION_CONTEXT = 'base:allocation';
@@ -65,14 +66,21 @@ export class NbdClient implements AsyncDisposable {
 
   static async connect(uri: string): Promise<NbdClient> {
     const address = nbd.parseNbdUri(uri);
-    const socket = connect({ ...address.socket });
-    const stream = new ByteStream(socket);
+    const tls = address.tls === null ? null : await tlsOptions(address.tls);
+    let socket = connect({ ...address.socket });
+    let stream = new ByteStream(socket);
     // A server that accepts and then says nothing must not hang the command.
     const timer = setTimeout(
       () => socket.destroy(new Error(`no answer within ${CONNECT_TIMEOUT_MS / 1000} s`)),
       CONNECT_TIMEOUT_MS,
     );
     try {
+      await greet(socket, stream);
+      if (tls !== null) {
+        await askForTls(socket, stream);
+        socket = await startTls(socket, tls);
+        stream = new ByteStream(socket);
+      }
       const negotiated = await negotiate(socket, stream, address.exportName);
       return new NbdClient(uri, socket, stream, negotiated);
     } catch (error) {
@@ -329,7 +337,7 @@ async function readOptionReply(stream: ByteStream, option: number): Promise<Opti
 
 const isError = (type: number) => type >= nbd.OPTION_REPLY.errorFlag;
 
-async function negotiate(socket: Socket, stream: ByteStream, exportName: string): Promise<Negotiated> {
+async function greet(socket: Socket, stream: ByteStream): Promise<void> {
   const greeting = await stream.read(18);
   if (greeting.readBigUInt64BE(0) !== nbd.INIT_MAGIC) throw new Error('this is no NBD server');
   if (greeting.readBigUInt64BE(8) !== nbd.OPTION_MAGIC) throw new Error('the server speaks only the old handshake');
@@ -339,7 +347,17 @@ async function negotiate(socket: Socket, stream: ByteStream, exportName: string)
   const clientFlags = Buffer.alloc(4);
   clientFlags.writeUInt32BE(nbd.HANDSHAKE.fixedNewstyle | (serverFlags & nbd.HANDSHAKE.noZeroes), 0);
   socket.write(clientFlags);
+}
 
+async function askForTls(socket: Socket, stream: ByteStream): Promise<void> {
+  socket.write(nbd.encodeOption(nbd.OPTION.startTls, Buffer.alloc(0)));
+  const { type } = await readOptionReply(stream, nbd.OPTION.startTls);
+  if (type !== nbd.OPTION_REPLY.ack) throw new Error(`the server does not speak TLS: ${nbd.optionError(type)}`);
+  // Said in plain text, perhaps by somebody in between.
+  if (!stream.detach()) throw new Error('the server sent bytes ahead of the TLS handshake');
+}
+
+async function negotiate(socket: Socket, stream: ByteStream, exportName: string): Promise<Negotiated> {
   socket.write(nbd.encodeOption(nbd.OPTION.structuredReply, Buffer.alloc(0)));
   const structured = (await readOptionReply(stream, nbd.OPTION.structuredReply)).type === nbd.OPTION_REPLY.ack;
   const contextId = structured ? await negotiateMap(socket, stream, exportName) : null;

@@ -3,6 +3,7 @@
  * Bytes in, values out: it opens no socket. All integers of the protocol are big-endian.
  */
 import { Failure } from '../base/errors.ts';
+import type { NbdTls } from './nbd-tls.ts';
 
 export const INIT_MAGIC = 0x4e42444d41474943n; // "NBDMAGIC"
 export const OPTION_MAGIC = 0x49484156454f5054n; // "IHAVEOPT"
@@ -13,7 +14,7 @@ export const STRUCTURED_REPLY_MAGIC = 0x668e33ef;
 
 export const HANDSHAKE = { fixedNewstyle: 1, noZeroes: 2 } as const;
 
-export const OPTION = { exportName: 1, abort: 2, go: 7, structuredReply: 8, setMetaContext: 10 } as const;
+export const OPTION = { exportName: 1, abort: 2, startTls: 5, go: 7, structuredReply: 8, setMetaContext: 10 } as const;
 
 export const OPTION_REPLY = { ack: 1, info: 3, metaContext: 4, errorFlag: 0x80000000 } as const;
 
@@ -133,9 +134,14 @@ export type NbdAddress = {
   /** Connect options of node:net. */
   readonly socket: { readonly path: string } | { readonly host: string; readonly port: number };
   readonly exportName: string;
+  /** Null: none. */
+  readonly tls: NbdTls | null;
 };
 
-/** `nbd://host[:port]/export` and `nbd+unix:///export?socket=/path`, as the NBD URI specification spells them. */
+/**
+ * `nbd://host[:port]/export` and `nbd+unix:///export?socket=/path`, as the NBD URI specification spells them, and under TLS `nbds`
+ * with libnbd's parameters `tls-certificates` (a folder) and `tls-hostname`.
+ */
 export function parseNbdUri(uri: string): NbdAddress {
   const bad = (reason: string) =>
     new Failure('bad_request', { reason: `${uri} is no NBD URI that can be used here: ${reason}` });
@@ -146,16 +152,20 @@ export function parseNbdUri(uri: string): NbdAddress {
     throw bad('it does not parse');
   }
   const exportName = decodeURIComponent(url.pathname.replace(/^\//, ''));
-  if (url.protocol === 'nbd+unix:') {
+  const isSecured = url.protocol.startsWith('nbds');
+  const tls = (host: string | null): NbdTls | null =>
+    isSecured
+      ? { folder: url.searchParams.get('tls-certificates'), serverName: url.searchParams.get('tls-hostname') ?? host }
+      : null;
+  if (url.protocol === 'nbd+unix:' || url.protocol === 'nbds+unix:') {
     const path = url.searchParams.get('socket');
     if (path === null || path === '') throw bad('`?socket=PATH` is missing');
-    return { socket: { path }, exportName };
+    return { socket: { path }, exportName, tls: tls(null) };
   }
-  if (url.protocol === 'nbd:') {
+  if (url.protocol === 'nbd:' || url.protocol === 'nbds:') {
     if (url.hostname === '') throw bad('the host is missing');
     const host = url.hostname.replace(/^\[(.*)\]$/, '$1');
-    return { socket: { host, port: url.port === '' ? 10809 : Number(url.port) }, exportName };
+    return { socket: { host, port: url.port === '' ? 10809 : Number(url.port) }, exportName, tls: tls(host) };
   }
-  if (url.protocol === 'nbds:' || url.protocol === 'nbds+unix:') throw bad('TLS is not supported by this client');
-  throw bad(`the scheme is ${url.protocol.slice(0, -1)}, not nbd or nbd+unix`);
+  throw bad(`the scheme is ${url.protocol.slice(0, -1)}, not nbd, nbds, nbd+unix or nbds+unix`);
 }

@@ -127,6 +127,10 @@ class AddonPlane implements Plane {
     return this.#native.listen(address);
   }
 
+  async listenInternally(path: string): Promise<void> {
+    this.#native.listenInternally(path);
+  }
+
   setTls(options: TlsOptions): void {
     try {
       this.#native.setTls(options);

@@ -5,6 +5,8 @@ export declare class NativePlane {
   /** `wake` is called with no arguments when events wait to be drained. */
   constructor(limits: ConnectionLimits, wake: () => void)
   listen(address: string): string
+  /** As `listen`, for the process itself: see `Door`. */
+  listenInternally(path: string): void
   /** Reads the files; they hold for handshakes that begin from now on. Fails with nothing changed. */
   setTls(options: TlsOptions): void
   registerFile(number: number, path: string): void
@@ -51,6 +53,7 @@ export interface ConnectionLimits {
 export interface ExportMode {
   readOnly: boolean
   isListed: boolean
+  isInternal: boolean
   description: string
 }
 

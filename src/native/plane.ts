@@ -131,7 +131,13 @@ export type TlsOptions = {
 };
 
 /** How an export is shown to clients. */
-export type ExportMode = { readonly readOnly: boolean; readonly isListed: boolean; readonly description: string };
+export type ExportMode = {
+  readonly readOnly: boolean;
+  readonly isListed: boolean;
+  /** Found through `listenInternally` and not by clients; all others are found by clients only. */
+  readonly isInternal: boolean;
+  readonly description: string;
+};
 
 /** NBD connections at once. */
 export type ConnectionLimits = { readonly connectionsMax: number; readonly exportConnectionsMax: number };
@@ -139,6 +145,8 @@ export type ConnectionLimits = { readonly connectionsMax: number; readonly expor
 export interface Plane {
   /** Binds and serves; resolves with the addresses as bound (a port 0 is replaced). `unix:PATH` or `host:port`. */
   listen(address: string): Promise<string>;
+  /** A unix socket for this process alone: no TLS whatever clients have to do, no limit, internal exports and no others. */
+  listenInternally(path: string): Promise<void>;
   /** Reads the files; they hold for connections made from now on. Throws what is wrong with them, with nothing changed. */
   setTls(options: TlsOptions): void;
 

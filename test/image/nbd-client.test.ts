@@ -290,14 +290,21 @@ describe('an NBD URI', () => {
     expect(parseNbdUri('nbd+unix:///a%20b?socket=/run/n.sock')).toEqual({
       socket: { path: '/run/n.sock' },
       exportName: 'a b',
+      tls: null,
     });
-    expect(parseNbdUri('nbd://h:1234/x')).toEqual({ socket: { host: 'h', port: 1234 }, exportName: 'x' });
-    expect(parseNbdUri('nbd://[::1]')).toEqual({ socket: { host: '::1', port: 10809 }, exportName: '' });
+    expect(parseNbdUri('nbd://h:1234/x')).toEqual({ socket: { host: 'h', port: 1234 }, exportName: 'x', tls: null });
+    expect(parseNbdUri('nbd://[::1]')).toEqual({ socket: { host: '::1', port: 10809 }, exportName: '', tls: null });
+    expect(parseNbdUri('nbds://h/x?tls-certificates=/a%20b')).toEqual({
+      socket: { host: 'h', port: 10809 },
+      exportName: 'x',
+      tls: { folder: '/a b', serverName: 'h' },
+    });
+    expect(parseNbdUri('nbds+unix:///x?socket=/s&tls-hostname=h').tls).toEqual({ folder: null, serverName: 'h' });
+    expect(parseNbdUri('nbds+unix:///x?socket=/s').tls).toEqual({ folder: null, serverName: null });
   });
 
   test('is refused with a reason when it can not be used', () => {
     expect(() => parseNbdUri('nbd+unix:///x')).toThrow(/socket=PATH/);
-    expect(() => parseNbdUri('nbds://h/x')).toThrow(/TLS/);
     expect(() => parseNbdUri('http://h/x')).toThrow(/scheme is http/);
     expect(() => parseNbdUri('nonsense')).toThrow(/does not parse/);
   });

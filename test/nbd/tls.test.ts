@@ -1,8 +1,9 @@
 /** NBD under TLS with clients that are not ours: who gets in, that bytes are the same, and that certificates can be renewed. */
 import { randomBytes } from 'node:crypto';
-import { copyFile, writeFile } from 'node:fs/promises';
+import { copyFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
+import { NbdClient } from '../../src/image/nbd-client.ts';
 import { type Certificates, makeCertificates } from '../support/certificates.ts';
 import { type Daemon, startDaemon } from '../support/daemon.ts';
 import { describeWith, run, tryRun } from '../support/peers.ts';
@@ -66,6 +67,54 @@ describeWith(['openssl', 'nbdinfo', 'nbdcopy', 'qemu-img', 'qemu-io'], 'where TL
     using client = await RawClient.greeted(daemon.nbdSocket);
     client.send(option(3, Buffer.alloc(0)));
     expect((await client.take(20)).readUInt32BE(12)).toBe(ERR_TLS_REQUIRED);
+  });
+
+  it('images go in and out under TLS, with a certificate of the authority and not without', async () => {
+    const image = join(folder.path, 'image.raw');
+    await writeFile(image, randomBytes(3 * MIB));
+    await run('truncate', ['-s', '1G', image]);
+    const create = (name: string, ...args: string[]) =>
+      quarry(['volume', 'create', name, '--image', image, ...args], { env: { QUARRY_URL: daemon.url } });
+    const refused = await create('refused');
+    expect(refused.code).toBe(1);
+    expect(refused.stderr).toMatch(/certificate.* was deleted/s);
+    const stranger = await create('refused', '--nbd-certificates', certificates.anonymous);
+    expect(stranger.stderr).toMatch(/The import failed: .* was deleted/s);
+    const wrong = await create('refused', '--nbd-certificates', folder.path);
+    expect(wrong.stderr).toContain(`There is no ${join(folder.path, 'ca-cert.pem')}`);
+    expect(await quarryOn(daemon, 'volume', 'list')).not.toContain('refused');
+    await quarryOn(daemon, 'volume', 'create', 'imported', '--image', image, '--nbd-certificates', certificates.client);
+    const back = join(folder.path, 'exported.raw');
+    await quarryOn(daemon, 'volume', 'export', 'imported', back, '--nbd-certificates', certificates.client);
+    expect(await run('cmp', [image, back])).toBe('');
+  });
+
+  it('our own client reads over TCP what it wrote, and leaves a server of another name', async () => {
+    const whole = shown(certificates.client);
+    const bytes = randomBytes(5 * MIB + 1024);
+    await using client = await NbdClient.connect(whole);
+    await client.write(8 * MIB, bytes);
+    const read = Buffer.alloc(bytes.length);
+    await client.read(8 * MIB, read);
+    expect(read.equals(bytes)).toBe(true);
+    await expect(NbdClient.connect(`${whole}&tls-hostname=example.org`)).rejects.toThrow(/altnames/i);
+    await expect(NbdClient.connect(shown(certificates.anonymous))).rejects.toThrow(/nbds:/);
+  });
+
+  it('backups are made and restored by the daemon itself, which needs no certificate for that', async () => {
+    const put = (pattern: number) =>
+      run('qemu-io', ['-c', `write -P ${pattern} 1M 1M`, '-c', 'flush', ...qemuOptions(certificates.client)]);
+    const holds = async (pattern: number) =>
+      expect(await run('qemu-io', ['-c', `read -P ${pattern} 1M 1M`, ...qemuOptions(certificates.client)])).not.toMatch(
+        /failed|error/i,
+      );
+    await put(0x11);
+    await quarryOn(daemon, 'backup', 'create', 'disk', 'saved');
+    await put(0x22);
+    await holds(0x22);
+    await quarryOn(daemon, 'backup', 'restore', 'saved', '--into', 'disk');
+    await holds(0x11);
+    expect((await stat(join(daemon.dataDir, 'internal.sock'))).mode & 0o777).toBe(0o600);
   });
 
   it('SIGHUP brings a new certificate for new connections; one that is broken changes nothing', async () => {

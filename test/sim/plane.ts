@@ -546,6 +546,8 @@ export class SimPlane implements Plane {
     return address;
   }
 
+  async listenInternally(): Promise<void> {}
+
   setTls(): void {}
 
   registerFile(fileNumber: number, path: string): void {
@@ -593,7 +595,7 @@ export class SimPlane implements Plane {
 
   /** What a client that asks for a list is told. */
   listed(): string[] {
-    return [...this.#exports].filter(([, { isListed }]) => isListed).map(([name]) => name);
+    return [...this.#exports].filter(([, { isListed, isInternal }]) => isListed && !isInternal).map(([name]) => name);
   }
 
   async unpublish(name: string): Promise<void> {

@@ -103,6 +103,7 @@ pub struct TlsOptions {
 pub struct ExportMode {
     pub read_only: bool,
     pub is_listed: bool,
+    pub is_internal: bool,
     pub description: String,
 }
 
@@ -132,6 +133,15 @@ impl NativePlane {
             .server
             .listen(&address)
             .map_err(|error| Error::from_reason(format!("cannot listen on {address}: {error}")))
+    }
+
+    /// As `listen`, for the process itself: see `Door`.
+    #[napi]
+    pub fn listen_internally(&self, path: String) -> Result<()> {
+        self.plane
+            .server
+            .listen_internally(path.as_ref())
+            .map_err(|error| Error::from_reason(format!("cannot listen on unix:{path}: {error}")))
     }
 
     /// Reads the files; they hold for handshakes that begin from now on. Fails with nothing changed.
@@ -200,6 +210,7 @@ impl NativePlane {
         let mode = plane::plane::ExportMode {
             read_only: mode.read_only,
             is_listed: mode.is_listed,
+            is_internal: mode.is_internal,
             description: mode.description,
         };
         self.plane

@@ -9,7 +9,7 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plane::export::ExportSpec;
+use plane::export::{Door, ExportSpec};
 use plane::limits::Limits;
 use plane::server::Server;
 
@@ -31,6 +31,7 @@ fn main() {
     let backing = Arc::new(memory::Memory::new(size));
     for name in ["", "memory"] {
         let spec = ExportSpec {
+            door: Door::Clients,
             backing: backing.clone(),
             read_only: false,
             is_listed: true,

@@ -12,8 +12,16 @@ use rustix::net::Shutdown;
 use crate::backing::Backing;
 use crate::stats::{Counters, ExportStats};
 
+/// Through which listeners an export is found: those for clients, or the one for the process itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    Clients,
+    Internal,
+}
+
 pub struct ExportSpec {
     pub backing: Arc<dyn Backing>,
+    pub door: Door,
     pub read_only: bool,
     /// Told to whoever asks for a list. The name of one that is not is a secret: only who knows it finds the export.
     pub is_listed: bool,
@@ -25,6 +33,7 @@ pub struct Export {
     pub backing: Arc<dyn Backing>,
     pub read_only: bool,
     pub description: String,
+    door: Door,
     pub counters: Arc<Counters>,
     is_listed: AtomicBool,
     state: Mutex<State>,
@@ -137,14 +146,16 @@ pub(crate) fn identity(backing: &Arc<dyn Backing>) -> usize {
 }
 
 impl ExportTable {
-    pub fn get(&self, name: &str) -> Option<Arc<Export>> {
-        self.names.read().exports.get(name).cloned()
+    pub fn get(&self, name: &str, door: Door) -> Option<Arc<Export>> {
+        let names = self.names.read();
+        let export = names.exports.get(name)?;
+        (export.door == door).then(|| Arc::clone(export))
     }
 
     /// Those that are listed, in a steady order.
-    pub fn list(&self) -> Vec<Arc<Export>> {
+    pub fn list(&self, door: Door) -> Vec<Arc<Export>> {
         let mut listed: Vec<Arc<Export>> = (self.names.read().exports.values())
-            .filter(|export| export.is_listed.load(Ordering::Relaxed))
+            .filter(|export| export.door == door && export.is_listed.load(Ordering::Relaxed))
             .cloned()
             .collect();
         listed.sort_by(|one, other| one.name.cmp(&other.name));
@@ -157,6 +168,7 @@ impl ExportTable {
         if let Some(old) = names.exports.get(&name)
             && identity(&old.backing) == identity(&spec.backing)
             && old.read_only == spec.read_only
+            && old.door == spec.door
         {
             old.is_listed.store(spec.is_listed, Ordering::Relaxed);
             return;
@@ -167,6 +179,7 @@ impl ExportTable {
         let counters = Arc::clone(&entry.0);
         let ExportSpec {
             backing,
+            door,
             read_only,
             is_listed,
             description,
@@ -176,6 +189,7 @@ impl ExportTable {
             backing,
             read_only,
             description,
+            door,
             counters,
             is_listed: AtomicBool::new(is_listed),
             state: Mutex::default(),

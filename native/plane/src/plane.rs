@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use crate::backing::Backing;
 use crate::capture::Rounds;
-use crate::export::ExportSpec;
+use crate::export::{Door, ExportSpec};
 use crate::file::{SLOTS_PER_FILE, offset_of};
 use crate::limits::Limits;
 use crate::link::{Event, Link};
@@ -31,6 +31,8 @@ pub struct Plane {
 pub struct ExportMode {
     pub read_only: bool,
     pub is_listed: bool,
+    /// Found through the process's own door alone.
+    pub is_internal: bool,
     pub description: String,
 }
 
@@ -98,6 +100,11 @@ impl Plane {
             name,
             ExportSpec {
                 backing,
+                door: if mode.is_internal {
+                    Door::Internal
+                } else {
+                    Door::Clients
+                },
                 read_only: mode.read_only,
                 is_listed: mode.is_listed,
                 description: mode.description,

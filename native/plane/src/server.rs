@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::backing::Backing;
-use crate::export::{ExportSpec, ExportTable};
+use crate::export::{Door, ExportSpec, ExportTable};
 use crate::limits::{Limits, SEND_BUFFER_BYTES, STACK_BYTES};
 use crate::nbd::connection::{Connection, set_idle_timeout};
 use crate::nbd::execute::Executor;
@@ -78,30 +78,36 @@ impl Server {
 
     /// `unix:PATH` or `host:port`; returns the address as bound. A socket file that nobody serves is replaced.
     pub fn listen(&self, address: &str) -> io::Result<String> {
-        let (socket, bound, path): (OwnedFd, String, Option<PathBuf>) =
-            match address.strip_prefix("unix:") {
-                Some(path) => {
-                    let path = PathBuf::from(path);
-                    (bind_unix(&path)?, address.to_string(), Some(path))
-                }
-                None => {
-                    let listener = TcpListener::bind(address)?;
-                    let bound = listener.local_addr()?.to_string();
-                    (listener.into(), bound, None)
-                }
-            };
+        if let Some(path) = address.strip_prefix("unix:") {
+            let path = PathBuf::from(path);
+            self.accept_from(bind_unix(&path)?, Some(path), Door::Clients)?;
+            return Ok(address.to_string());
+        }
+        let listener = TcpListener::bind(address)?;
+        let bound = listener.local_addr()?.to_string();
+        self.accept_from(listener.into(), None, Door::Clients)?;
+        Ok(bound)
+    }
+
+    /// The door of the process itself: a unix socket where only internal exports are found, all in plain text whatever clients have
+    /// to do, and however many of those there are. Who may open the socket is the business of its folder and mode.
+    pub fn listen_internally(&self, path: &Path) -> io::Result<()> {
+        self.accept_from(bind_unix(path)?, Some(path.to_path_buf()), Door::Internal)
+    }
+
+    fn accept_from(&self, socket: OwnedFd, path: Option<PathBuf>, door: Door) -> io::Result<()> {
         let socket = Arc::new(socket);
         let (inner, accepting, is_tcp) =
             (Arc::clone(&self.inner), Arc::clone(&socket), path.is_none());
         let thread = std::thread::Builder::new()
             .name("nbd-accept".into())
-            .spawn(move || inner.accept_all(&accepting, is_tcp))?;
+            .spawn(move || inner.accept_all(&accepting, is_tcp, door))?;
         self.inner.listeners.lock().push(Listener {
             socket,
             path,
             thread,
         });
-        Ok(bound)
+        Ok(())
     }
 
     /// For handshakes that begin from now on.
@@ -219,7 +225,7 @@ fn keep_alive(socket: &OwnedFd) -> rustix::io::Result<()> {
 
 impl Inner {
     /// Thread `nbd-accept`: owns nothing, blocks in accept, ends when the listening socket is shut down.
-    fn accept_all(self: &Arc<Self>, listener: &OwnedFd, is_tcp: bool) {
+    fn accept_all(self: &Arc<Self>, listener: &OwnedFd, is_tcp: bool, door: Door) {
         loop {
             match rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {
                 Ok(socket) => {
@@ -234,7 +240,7 @@ impl Inner {
                             SEND_BUFFER_BYTES,
                         );
                     }
-                    self.start(Arc::new(socket));
+                    self.start(Arc::new(socket), door);
                 }
                 Err(_) if self.is_closing.load(Ordering::SeqCst) => return,
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
@@ -244,13 +250,12 @@ impl Inner {
         }
     }
 
-    fn start(self: &Arc<Self>, socket: Arc<OwnedFd>) {
+    fn start(self: &Arc<Self>, socket: Arc<OwnedFd>, door: Door) {
         let number = self.connections_total.fetch_add(1, Ordering::Relaxed);
         {
             let mut connections = self.connections.lock();
-            if connections.len() >= self.limits.connections_max
-                || self.is_closing.load(Ordering::SeqCst)
-            {
+            let is_full = connections.len() >= self.limits.connections_max;
+            if (is_full && door == Door::Clients) || self.is_closing.load(Ordering::SeqCst) {
                 return;
             }
             connections.insert(number, Arc::clone(&socket));
@@ -260,7 +265,7 @@ impl Inner {
             .name(format!("nbd-{number}"))
             .stack_size(STACK_BYTES)
             .spawn(move || {
-                if catch_unwind(AssertUnwindSafe(|| inner.serve(number, &socket))).is_err() {
+                if catch_unwind(AssertUnwindSafe(|| inner.serve(number, &socket, door))).is_err() {
                     inner.panics.fetch_add(1, Ordering::Relaxed);
                     let _ = rustix::net::shutdown(&*socket, Shutdown::Both);
                 }
@@ -278,9 +283,12 @@ impl Inner {
     }
 
     /// Thread `nbd-N`: handshake, then requests; ends with its socket.
-    fn serve(&self, number: u64, socket: &Arc<OwnedFd>) {
-        let tls = self.tls.load_full();
-        let session = match negotiate(socket, &self.table, &self.limits, &tls) {
+    fn serve(&self, number: u64, socket: &Arc<OwnedFd>, door: Door) {
+        let tls = match door {
+            Door::Clients => self.tls.load_full(),
+            Door::Internal => Arc::default(),
+        };
+        let session = match negotiate(socket, &self.table, door, &self.limits, &tls) {
             Ok(session) => session,
             Err(end) => {
                 if end == End::Dropped {

@@ -2,6 +2,7 @@
  * Images into volumes and volumes into images: the steps around the copy. A volume that could not be filled is deleted;
  * one whose import was killed is marked, so that nobody takes half a disk for a whole one.
  */
+import { resolve } from 'node:path';
 import { Failure } from '../../base/errors.ts';
 import { exportImage, importImage } from '../../image/copy.ts';
 import { openImage } from '../../image/image.ts';
@@ -28,7 +29,17 @@ function refuseNoWait(context: Context, what: string): void {
   });
 }
 
-export async function createFromImage(context: Context, options: { body: Json; path: string }): Promise<string> {
+/** With a folder of certificates for a server that wants TLS; named by a flag, or by QUARRY_NBD_CERTIFICATES. */
+function securedUri(uri: string, certificates: string | undefined): string {
+  const folder = certificates || process.env['QUARRY_NBD_CERTIFICATES'];
+  if (!uri.startsWith('nbds') || !folder) return uri;
+  return `${uri}${uri.includes('?') ? '&' : '?'}tls-certificates=${encodeURIComponent(resolve(folder))}`;
+}
+
+export async function createFromImage(
+  context: Context,
+  options: { body: Json; path: string; certificates: string | undefined },
+): Promise<string> {
   refuseNoWait(context, '--image');
   await using image = await openImage(options.path);
   const needed = Math.ceil(image.sizeBytes / GIB);
@@ -42,7 +53,7 @@ export async function createFromImage(context: Context, options: { body: Json; p
   const id = await createVolume(context, { ...options.body, size, metadata });
   const progress = await startProgress(`Importing ${options.path}`);
   try {
-    const uri = await uriOf(context, 'volume', id);
+    const uri = securedUri(await uriOf(context, 'volume', id), options.certificates);
     const { signal } = context;
     const copied = await importImage({ image, uri, signal, onProgress: (done, total) => progress.update(done, total) });
     await context.client.request('DELETE', `${pathOf('volume', id)}/metadata/${MARK}`);
@@ -71,7 +82,7 @@ async function afterDeletion(context: Context, id: string, error: unknown): Prom
 /** Of a snapshot taken for it: a disk that is written to meanwhile must not come out as a mixture of moments. */
 export async function exportToFile(
   context: Context,
-  options: { volume: Json; path: string; overwrite: boolean },
+  options: { volume: Json; path: string; overwrite: boolean; certificates: string | undefined },
 ): Promise<void> {
   refuseNoWait(context, 'export');
   const { client, signal } = context;
@@ -89,7 +100,7 @@ export async function exportToFile(
       until: 'settled',
       signal,
     });
-    const uri = await uriOf(context, 'snapshot', snapshotId);
+    const uri = securedUri(await uriOf(context, 'snapshot', snapshotId), options.certificates);
     const { path, overwrite } = options;
     const copied = await exportImage({
       uri,

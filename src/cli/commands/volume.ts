@@ -85,6 +85,7 @@ type CreateFlags = {
   fromVolume?: string;
   fromBackup?: string;
   image?: string;
+  nbdCertificates?: string;
   description?: string;
   metadata?: Record<string, string>;
 };
@@ -143,7 +144,10 @@ async function create(context: Context, name: string, flags: CreateFlags): Promi
     return;
   }
   const { createFromImage } = await import('./image.ts');
-  await printVolume(context, await createFromImage(context, { body, path: flags.image }));
+  await printVolume(
+    context,
+    await createFromImage(context, { body, path: flags.image, certificates: flags.nbdCertificates }),
+  );
 }
 
 type SetFlags = {
@@ -220,6 +224,11 @@ async function list(context: Context, flags: { status?: string; name?: string; a
   context.printer.list({ columns: LIST_COLUMNS, rows: volumes.map(listRow), raw: volumes });
 }
 
+type ExportFlags = { overwrite?: true; nbdCertificates?: string };
+
+const NBD_CERTIFICATES =
+  'where NBD is under TLS: ca-cert.pem and, where one has to be shown, client-cert.pem with client-key.pem (QUARRY_NBD_CERTIFICATES)';
+
 export function registerVolume(program: Command): void {
   const volume = program.command('volume').description('create, list, change, copy and delete volumes');
   volume
@@ -234,6 +243,7 @@ export function registerVolume(program: Command): void {
     .option('--from-volume <volume>', 'content of this volume, as it is now')
     .option('--from-backup <backup>', 'content of this backup')
     .option('--image <file>', 'content of this raw or qcow2 image')
+    .option('--nbd-certificates <folder>', NBD_CERTIFICATES)
     .option('--description <text>')
     .option('--metadata <key=value>', 'repeatable', collectPair)
     .action((name: string, flags: CreateFlags, command: Command) =>
@@ -338,11 +348,14 @@ function registerActions(volume: Command): void {
     .argument('<volume>', 'id or name')
     .argument('<file>', 'appears when it is complete')
     .option('--overwrite', 'replace the file if there is one')
-    .action((reference: string, path: string, flags: { overwrite?: true }, command: Command) =>
+    .option('--nbd-certificates <folder>', NBD_CERTIFICATES)
+    .action((reference: string, path: string, flags: ExportFlags, command: Command) =>
       withContext(command, async (context) => {
         const volumeFound = await find(context.client, 'volume', reference);
         const { exportToFile } = await import('./image.ts');
-        await exportToFile(context, { volume: volumeFound, path, overwrite: flags.overwrite === true });
+        const { nbdCertificates: certificates } = flags;
+        const overwrite = flags.overwrite === true;
+        await exportToFile(context, { volume: volumeFound, path, overwrite, certificates });
       }),
     );
 }

@@ -20,7 +20,7 @@ use super::options::{context_request, info_request};
 use super::stream::Stream;
 use super::tls::{Tls, TlsMode};
 use super::wire::{self, Fields, Style, export_flag, info, option, reply};
-use crate::export::{Export, ExportTable};
+use crate::export::{Door, Export, ExportTable};
 use crate::limits::{
     BLOCK_BYTES_MIN, BLOCK_BYTES_PREFERRED, CHANGED_CONTEXTS_MAX, Limits, NAME_BYTES_MAX,
     OPTION_BYTES_MAX, OPTIONS_MAX, QUERIES_MAX, REQUEST_BYTES_MAX,
@@ -47,6 +47,7 @@ struct Handshake<'a> {
     stream: Stream,
     deadline: Instant,
     table: &'a ExportTable,
+    door: Door,
     tls: &'a TlsMode,
     connections_max: usize,
     style: Style,
@@ -60,6 +61,7 @@ struct Handshake<'a> {
 pub fn negotiate(
     socket: &Arc<OwnedFd>,
     table: &ExportTable,
+    door: Door,
     limits: &Limits,
     tls: &TlsMode,
 ) -> Result<Session, End> {
@@ -67,6 +69,7 @@ pub fn negotiate(
         stream: Stream::Plain(Arc::clone(socket)),
         deadline: Instant::now() + limits.handshake,
         table,
+        door,
         tls,
         connections_max: limits.export_connections_max,
         style: Style::Simple,
@@ -303,7 +306,7 @@ impl Handshake<'_> {
             );
         }
         let mut out = Vec::new();
-        for export in self.table.list() {
+        for export in self.table.list(self.door) {
             let mut entry = Vec::with_capacity(4 + export.name.len() + export.description.len());
             entry.extend_from_slice(&(export.name.len() as u32).to_be_bytes());
             entry.extend_from_slice(export.name.as_bytes());
@@ -322,7 +325,7 @@ impl Handshake<'_> {
         let export = std::str::from_utf8(data)
             .ok()
             .filter(|name| name.len() <= NAME_BYTES_MAX)
-            .and_then(|name| self.table.get(name));
+            .and_then(|name| self.table.get(name, self.door));
         let export = export.ok_or(End::Dropped)?;
         let mut out = Vec::with_capacity(134);
         out.extend_from_slice(&export.backing.size().to_be_bytes());
@@ -354,7 +357,7 @@ impl Handshake<'_> {
         };
         let Some(export) = std::str::from_utf8(name)
             .ok()
-            .and_then(|name| self.table.get(name))
+            .and_then(|name| self.table.get(name, self.door))
         else {
             let message = format!(
                 "no export named '{}'",
@@ -419,7 +422,7 @@ impl Handshake<'_> {
         }
         let Some(export) = std::str::from_utf8(name)
             .ok()
-            .and_then(|name| self.table.get(name))
+            .and_then(|name| self.table.get(name, self.door))
         else {
             return self.answer(kind, reply::ERR_UNKNOWN, b"no export by this name");
         };

@@ -183,6 +183,7 @@ fn a_name_of_4096_bytes_is_served_and_a_longer_one_refused() {
     fixture.server.publish(
         name.clone(),
         ExportSpec {
+            door: Door::Clients,
             backing: fixture.memory.clone(),
             read_only: false,
             is_listed: true,

@@ -46,6 +46,7 @@ fn publishing_the_same_again_keeps_connections_and_another_backing_ends_them() {
     let fixture = fixture();
     let mut client = Client::ready(&fixture.path, false);
     let spec = |backing| ExportSpec {
+        door: Door::Clients,
         backing,
         read_only: false,
         is_listed: true,
@@ -166,6 +167,7 @@ fn unpublish_waits_for_everybody_who_came_through_the_name() {
     // The name changes hands while a request of the old backing is under way.
     let other = std::sync::Arc::new(support::memory::Memory::new(4096));
     let spec = ExportSpec {
+        door: Door::Clients,
         backing: other,
         read_only: false,
         is_listed: true,
@@ -202,6 +204,7 @@ fn publishing_in_another_mode_ends_connections_too() {
     let fixture = fixture();
     let mut client = Client::ready(&fixture.path, false);
     let spec = ExportSpec {
+        door: Door::Clients,
         backing: fixture.memory.clone(),
         read_only: true,
         is_listed: true,
@@ -217,13 +220,14 @@ fn publishing_in_another_mode_ends_connections_too() {
 fn nobody_attaches_to_an_export_that_is_gone() {
     let table = plane::export::ExportTable::default();
     let spec = ExportSpec {
+        door: Door::Clients,
         backing: std::sync::Arc::new(support::memory::Memory::new(4096)),
         read_only: false,
         is_listed: true,
         description: String::new(),
     };
     table.publish("disk".into(), spec);
-    let export = table.get("disk").unwrap();
+    let export = table.get("disk", Door::Clients).unwrap();
     let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     let socket = std::sync::Arc::new(std::os::fd::OwnedFd::from(ours));
     assert!(export.attach(1, socket.clone(), 9).is_some());

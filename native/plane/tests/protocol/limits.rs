@@ -73,6 +73,7 @@ fn what_is_not_limited_is_served_beside_it() {
     assert_eq!(reader.errno(0, FLUSH, 0, 0), 0);
     let neighbour = Arc::new(Memory::new(1 << 20));
     let spec = ExportSpec {
+        door: Door::Clients,
         backing: neighbour,
         read_only: false,
         is_listed: true,

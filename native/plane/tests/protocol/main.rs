@@ -22,7 +22,7 @@ mod waiting;
 
 use std::time::{Duration, Instant};
 
-use plane::export::ExportSpec;
+use plane::export::{Door, ExportSpec};
 use support::client::Fixture;
 
 const READ: u16 = 0;
@@ -52,6 +52,7 @@ const ERR: u32 = 1 << 31;
 
 fn publish_more(fixture: &Fixture) {
     let spec = |read_only| ExportSpec {
+        door: Door::Clients,
         backing: fixture.memory.clone(),
         read_only,
         is_listed: true,
@@ -62,6 +63,7 @@ fn publish_more(fixture: &Fixture) {
 
 fn publish_unlisted(fixture: &Fixture, name: &str, is_listed: bool) {
     let spec = ExportSpec {
+        door: Door::Clients,
         backing: fixture.memory.clone(),
         read_only: false,
         is_listed,

@@ -2,6 +2,7 @@
 //! order, in pieces of any size, to clients that read slowly.
 
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -99,6 +100,57 @@ fn ready(fixture: &Fixture, config: &Arc<ClientConfig>) -> Client {
     let replies = client.ask(7, &info_data("disk", &[]));
     assert_eq!(replies.last().unwrap().kind, ACK);
     client
+}
+
+#[test]
+fn the_internal_door_serves_internal_exports_without_tls_and_clients_find_none_of_them() {
+    let (fixture, authority) = secured(TlsMode::Require, 1 << 20);
+    let spec = ExportSpec {
+        backing: fixture.memory.clone(),
+        door: Door::Internal,
+        read_only: false,
+        is_listed: true,
+        description: String::new(),
+    };
+    fixture.server.publish("own".into(), spec);
+    let door = fixture.path.with_extension("internal");
+    fixture.server.listen_internally(&door).unwrap();
+    let mode = std::fs::metadata(&door).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    let mut client = Client::greeted(&door);
+    let names = |replies: Vec<OptionReply>| replies[..replies.len() - 1].len();
+    assert_eq!(names(client.ask(3, &[])), 1);
+    let replies = client.ask(7, &info_data("disk", &[]));
+    assert_eq!(replies[0].kind, ERR | 6, "a client's export");
+    assert_eq!(client.ask(STARTTLS, &[])[0].kind, ERR | 2);
+    let replies = client.ask(7, &info_data("own", &[]));
+    assert_eq!(replies.last().unwrap().kind, ACK);
+    assert_eq!(client.write(0, 5, b"inside"), 0);
+
+    let mut client = encrypted(&fixture, &authority.client(None));
+    assert_eq!(names(client.ask(3, &[])), 1);
+    let replies = client.ask(7, &info_data("own", &[]));
+    assert_eq!(replies[0].kind, ERR | 6, "an internal export");
+    let replies = client.ask(7, &info_data("disk", &[]));
+    assert_eq!(replies.last().unwrap().kind, ACK);
+    assert_eq!(client.read(5, 6), b"inside");
+}
+
+/// Clients may fill the server: a backup still gets in.
+#[test]
+fn the_internal_door_is_open_where_clients_have_taken_every_connection() {
+    let limits = Limits {
+        connections_max: 1,
+        ..Limits::default()
+    };
+    let fixture = fixture_with(limits, 1 << 20);
+    let door = fixture.path.with_extension("internal");
+    fixture.server.listen_internally(&door).unwrap();
+    let _one = Client::greeted(&fixture.path);
+    Client::connect(&fixture.path).assert_closed();
+    let mut inside = Client::greeted(&door);
+    assert_eq!(inside.ask(3, &[]).last().unwrap().kind, ACK);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use plane::export::ExportSpec;
+use plane::export::{Door, ExportSpec};
 use plane::limits::Limits;
 use plane::server::Server;
 
@@ -32,6 +32,7 @@ pub fn fixture_with(limits: Limits, size: u64) -> Fixture {
     server.publish(
         "disk".into(),
         ExportSpec {
+            door: Door::Clients,
             backing: memory.clone(),
             read_only: false,
             is_listed: true,
