@@ -13,6 +13,7 @@ import { minorOf, versionHeader } from './microversion.ts';
 import { describeRoutes, openApiRoutes } from './openapi.ts';
 import { type Limiter, limitRates, type RateLimits } from './rate-limits.ts';
 import { attachmentRoutes } from './routes/attachments.ts';
+import { backupScheduleRoutes } from './routes/backup-schedules.ts';
 import { backupRoutes } from './routes/backups.ts';
 import { basicRoutes } from './routes/basics.ts';
 import { groupSnapshotRoutes } from './routes/group-snapshots.ts';
@@ -115,6 +116,7 @@ const ROUTES = [
   qosRoutes,
   quotaRoutes,
   backupRoutes,
+  backupScheduleRoutes,
   basicRoutes,
   serviceRoutes,
   hostRoutes,

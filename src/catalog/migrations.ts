@@ -8,6 +8,7 @@ import { types } from './migrations/0002-types.ts';
 import { attachments } from './migrations/0003-attachments.ts';
 import { groups } from './migrations/0004-groups.ts';
 import { backups } from './migrations/0005-backups.ts';
+import { backupSchedules } from './migrations/0006-backup-schedules.ts';
 
 type Migration = { readonly name: string; readonly up: (db: Kysely<unknown>) => Promise<void> };
 
@@ -17,6 +18,7 @@ export const MIGRATIONS: readonly Migration[] = [
   { name: '0003-attachments', up: attachments },
   { name: '0004-groups', up: groups },
   { name: '0005-backups', up: backups },
+  { name: '0006-backup-schedules', up: backupSchedules },
 ];
 
 /** Brings a catalog to the newest shape; returns what is there that this program does not know. */

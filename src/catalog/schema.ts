@@ -266,6 +266,39 @@ type BackupTable = {
   data_timestamp: number;
   created_at: number;
   updated_at: number | null;
+  /** The schedule that had it made, while there is that schedule. */
+  schedule_id: string | null;
+};
+
+type BackupScheduleTable = {
+  id: string;
+  project_id: string;
+  /** In whose name its backups are made. */
+  user_id: string;
+  name: string;
+  /** One volume, or all volumes of a type that the project has. */
+  volume_id: string | null;
+  type_id: string | null;
+  is_enabled: number;
+  frequency: 'hourly' | 'daily' | 'weekly' | 'monthly';
+  minute: number;
+  hour: number;
+  weekday: number;
+  month_day: number;
+  /** Every so many backups of a volume is a full one; 0: only the first. */
+  full_every: number;
+  keep_last: number;
+  keep_hourly: number;
+  keep_daily: number;
+  keep_weekly: number;
+  keep_monthly: number;
+  /** When it is due. */
+  next_at: number;
+  last_at: number | null;
+  /** Why its last run did not begin everything it should have. */
+  last_failure: string | null;
+  created_at: number;
+  updated_at: number | null;
 };
 
 type AppliedMigrationTable = { name: string; applied_at: number };
@@ -287,6 +320,7 @@ export type Schema = {
   quotas: QuotaTable;
   tasks: TaskTable;
   backups: BackupTable;
+  backup_schedules: BackupScheduleTable;
   applied_migrations: AppliedMigrationTable;
   messages: MessageTable;
   transfers: TransferTable;
@@ -311,6 +345,7 @@ export type TransferRow = Readonly<Selectable<TransferTable>>;
 export type GroupTypeRow = Readonly<Selectable<GroupTypeTable>>;
 export type GroupRow = Readonly<Selectable<GroupTable>>;
 export type GroupSnapshotRow = Readonly<Selectable<GroupSnapshotTable>>;
+export type BackupScheduleRow = Readonly<Selectable<BackupScheduleTable>>;
 export type BackupRow = Readonly<Selectable<BackupTable>>;
 export type NewBackupRow = Readonly<Insertable<BackupTable>>;
 export type NewVolumeRow = Readonly<Insertable<VolumeTable>>;

@@ -41,6 +41,8 @@ export type NewBackup = {
   readonly force: boolean;
   readonly metadata: Metadata;
   readonly availabilityZone: string | null;
+  /** The schedule that has it made. */
+  readonly scheduleId?: string;
 };
 
 export async function createBackup(control: Control, caller: Caller, wanted: NewBackup): Promise<Backup> {
@@ -82,6 +84,7 @@ export async function createBackup(control: Control, caller: Caller, wanted: New
       data_timestamp: source.dataTimestamp,
       created_at: nowUs,
       updated_at: null,
+      schedule_id: wanted.scheduleId ?? null,
     });
     await mergeMetadata(writer, { id: inserted.id, scope: 'user' }, wanted.metadata);
     const args = { backupId: inserted.id, volumeId, snapshotId, parentId: parent?.id ?? null };

@@ -13,6 +13,7 @@ import { ensureReservedGroupType } from './group-types.ts';
 import { LimitKeeper } from './limits.ts';
 import { tellLevel } from './pool-level.ts';
 import { failObject, settleLeftovers } from './recovery.ts';
+import { ScheduleRunner } from './schedule-runner.ts';
 import { Tasks } from './tasks.ts';
 import { Turns } from './turns.ts';
 import { ensureDefaultType } from './types.ts';
@@ -80,6 +81,7 @@ export class Control {
   readonly exports: Exports;
   readonly limits: LimitKeeper;
   readonly backups: BackupStore;
+  readonly schedules: ScheduleRunner;
   /** Whoever changes the attachments of a volume, by the volume's id. */
   readonly turns = new Turns();
   readonly tasks: Tasks;
@@ -99,6 +101,7 @@ export class Control {
     this.exports = new Exports(this);
     this.limits = new LimitKeeper(this, options.pause);
     this.backups = new BackupStore(this, options.backups);
+    this.schedules = new ScheduleRunner(this);
     this.tasks = new Tasks(this, options.pause);
     this.startedAtUs = this.nowUs();
   }
@@ -132,6 +135,7 @@ export class Control {
 
   /** The backend is lost and the process about to end: what fails now must not be taken for the volumes' failure. */
   abandon(): void {
+    this.schedules.stop();
     this.backups.stop();
     this.tasks.stop();
     this.limits.stop();
@@ -139,6 +143,7 @@ export class Control {
 
   /** Tasks under way get to their next step; what they did not finish goes on at the next start. */
   async close(): Promise<void> {
+    await this.schedules.close();
     this.tasks.stop();
     await this.backups.close();
     await this.tasks.close();

@@ -122,6 +122,8 @@ export const POLICY = {
   'quarry:status': 'admin',
   'quarry:scrub': 'admin',
   'quarry:metrics': 'admin',
+  'quarry:backup_schedules:get': 'reader',
+  'quarry:backup_schedules:change': 'member',
   'volume:create_transfer': 'member',
   'volume:get_transfer': 'reader',
   'volume:get_all_transfers': 'reader',

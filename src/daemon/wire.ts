@@ -22,6 +22,7 @@ import type { OpenRepository } from '../control/backup-store.ts';
 import { Control } from '../control/control.ts';
 import { nbdUri } from '../control/exports.ts';
 import { MESSAGE_SWEEP_MS, removeExpiredMessages } from '../control/messages.ts';
+import { SCHEDULE_TICK_MS } from '../control/schedule-runner.ts';
 import type { PoolSettings } from '../engine/engine.ts';
 import type { ConnectionLimits, TlsOptions } from '../native/plane.ts';
 import { FolderObjects } from '../objects/folder.ts';
@@ -140,6 +141,8 @@ export async function wire({ config, log, version, createBackend, onFatal }: Wir
       const stopSweeping = realClock.every(MESSAGE_SWEEP_MS, () => {
         removeExpiredMessages(running).catch((error: unknown) => log.warn({ err: error }, 'old messages stay for now'));
       });
+      running.schedules.wake();
+      const stopSchedules = realClock.every(SCHEDULE_TICK_MS, () => running.schedules.wake());
       return {
         control: running,
         server,
@@ -147,6 +150,7 @@ export async function wire({ config, log, version, createBackend, onFatal }: Wir
         setAccess: (again) => access?.reload(again),
         async close() {
           stopSweeping();
+          stopSchedules();
           await server.close();
           await access?.authenticator.close();
           await running.close();

@@ -9,6 +9,7 @@ import { find, listAll, pathOf, pause, waitFor } from '../objects.ts';
 import type { Row } from '../print.ts';
 import { startProgress } from '../progress.ts';
 import { formatBytes } from '../sizes.ts';
+import { registerBackupSchedule } from './backup-schedule.ts';
 
 const LIST_COLUMNS = ['id', 'name', 'volume', 'status', 'size', 'kind', 'created'];
 /** Between two looks at what has no status of its own. */
@@ -272,6 +273,7 @@ export function registerBackup(program: Command): void {
       }),
     );
   registerRepositoryCommands(backup);
+  registerBackupSchedule(backup);
 }
 
 function registerRepositoryCommands(backup: Command): void {

@@ -94,6 +94,8 @@ export const createBackupTask = taskKind(CreateBackupArgs, {
 
   async after(control, { volumeId }) {
     await control.backups.dropBasesQuietly(volumeId);
+    // The next of a queue may begin, and this one may have replaced another.
+    control.schedules.wake();
   },
 });
 
