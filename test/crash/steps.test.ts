@@ -75,12 +75,15 @@ async function makeStock(daemon: Daemon, api: ApiPool, folder: string): Promise<
   const specs = { consistent_group_snapshot_enabled: '<is> True' };
   const { id: groupType } = await api.make('/group_types', { group_type: { name: 'gt', group_specs: specs } });
   const { id: volume } = (await api.ask('GET', '/volumes?name=source')).body.volumes[0];
-  // Not in a project that rounds count.
-  const place = new Place(daemon, { api, stock: null as unknown as Stock, project: 'stock' });
-  const snapshot = await place.snapshot(volume);
-  const backup = () => place.make('/backups', { backup: { volume_id: volume } });
-  const [restorable, verifiable] = [await backup(), await backup()];
-  return { snapshot: snapshot.id, restorable: restorable.id, verifiable: verifiable.id, groupType };
+  const make = async (path: string, body: object): Promise<string> => {
+    // Not in a project that rounds count.
+    const { id } = await api.make(`/stock${path}`, body);
+    await expectEnd(api, 'the stock');
+    return id;
+  };
+  const snapshot = await make('/snapshots', { snapshot: { volume_id: volume } });
+  const backup = () => make('/backups', { backup: { volume_id: volume } });
+  return { snapshot, restorable: await backup(), verifiable: await backup(), groupType };
 }
 
 const LISTS = ['volumes', 'snapshots', 'groups', 'group_snapshots', 'backups'] as const;
