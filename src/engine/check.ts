@@ -42,6 +42,7 @@ const CLEAN_PAGES_MAX = 4096;
 const ENTRY_BLOCKS_MAX = 0xffff;
 /** Types of pages that are not inner ones, by their level's distance from the leaves'. */
 const TABLES = ['leaf', 'references', 'sums'] as const;
+const NO_REFERENCES = new Uint32Array(REFERENCES_PER_PAGE);
 
 /** Fails with `newer_format`; damage is a violation. The caller holds the pool's lock or knows that nobody serves it. */
 export function checkPool(files: Files): CheckReport {
@@ -57,10 +58,15 @@ export function checkPool(files: Files): CheckReport {
     return { violations: [violation], isTruncated: false, objects: 0, pages: 0, extents: 0 };
   }
   try {
-    return new Check(files, recovered.state).run();
+    return checkState(files, recovered.state);
   } finally {
     recovered.pagesFile.close();
   }
+}
+
+/** The same for what is recovered already. */
+export function checkState(files: Files, state: State): CheckReport {
+  return new Check(files, state).run();
 }
 
 class Check {
@@ -74,7 +80,8 @@ class Check {
   readonly #levels = new Map<number, number>();
   /** Extents named below a page, by page id: pages are shared, so each is walked once. */
   readonly #mapped = new Map<number, number>();
-  readonly #extents = new Map<number, { counts: Uint32Array /** Bit per page of references. */; pages: number }>();
+  /** By extent file, and in it by page of references. */
+  readonly #extents = new Map<number, (Uint32Array | undefined)[]>();
 
   constructor(files: Files, state: State) {
     this.#files = files;
@@ -179,6 +186,8 @@ class Check {
       const bits = page.words[position * 2 + 1] ?? 0;
       const base = page.bases[position] ?? 0;
       const mask = page.masks[position] ?? 0;
+      // Most of a small volume's entries.
+      if ((extent | bits | base | mask) === 0) continue;
       if (extent !== 0) {
         mapped += 1;
         this.#name(extent, page.id);
@@ -202,12 +211,18 @@ class Check {
     }
     let found = this.#extents.get(fileNumber);
     if (found === undefined) {
-      found = { counts: new Uint32Array(SLOTS_PER_FILE), pages: 0 };
+      found = [];
       this.#extents.set(fileNumber, found);
     }
     const slot = address % SLOTS_PER_FILE;
-    found.counts[slot] = (found.counts[slot] ?? 0) + 1;
-    found.pages |= 1 << Math.floor(slot / REFERENCES_PER_PAGE);
+    const index = Math.floor(slot / REFERENCES_PER_PAGE);
+    let counts = found[index];
+    if (counts === undefined) {
+      counts = new Uint32Array(REFERENCES_PER_PAGE);
+      found[index] = counts;
+    }
+    const at = slot % REFERENCES_PER_PAGE;
+    counts[at] = (counts[at] ?? 0) + 1;
   }
 
   #comparePages(): void {
@@ -234,18 +249,20 @@ class Check {
       let [used, highest] = [0, -1];
       for (let index = 0; index < SLOTS_PER_FILE / REFERENCES_PER_PAGE; index += 1) {
         const id = file.references[index] ?? 0;
-        if (id === 0 && ((found?.pages ?? 0) & (1 << index)) === 0) continue;
-        const stored = id === 0 ? null : this.#page(id);
+        const counts = found?.[index];
+        if (id === 0 && counts === undefined) continue;
+        const stored = (id === 0 ? null : this.#page(id))?.words ?? NO_REFERENCES;
+        const should = counts ?? NO_REFERENCES;
         for (let at = 0; at < REFERENCES_PER_PAGE; at += 1) {
           const slot = index * REFERENCES_PER_PAGE + at;
-          const [is, should] = [stored?.words[at] ?? 0, found?.counts[slot] ?? 0];
-          if (is !== should)
+          const references = should[at] ?? 0;
+          if (stored[at] !== references)
             this.#report(
               'extent-references',
               path,
-              `slot ${slot} has ${is} references by its count, ${should} in the maps`,
+              `slot ${slot} has ${stored[at]} references by its count, ${references} in the maps`,
             );
-          if (should > 0) {
+          if (references > 0) {
             used += 1;
             highest = slot;
           }
