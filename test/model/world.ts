@@ -8,9 +8,10 @@ import { checkPool } from '../../src/engine/check.ts';
 import { type Engine, openEngine } from '../../src/engine/engine.ts';
 import { SimClock } from '../sim/clock.ts';
 import { SimDisk } from '../sim/files.ts';
-import { IoError, SimPlane } from '../sim/plane.ts';
+import { type BrokenLaw, IoError, SimPlane } from '../sim/plane.ts';
 import { Random } from '../sim/random.ts';
 import { BLOCK, CELL, Content, fill, isSame, stampsOf, type Version, ZEROS } from './content.ts';
+import { Probe } from './probe.ts';
 
 const MIB = 2 ** 20;
 const EXTENT = 65536;
@@ -19,9 +20,11 @@ const VOLUME_BYTES = 64 * MIB;
 const HOT_EXTENTS = [0, 1, 2, 511, 512, 513, 1023];
 const OBJECTS_MAX = 8;
 const JOURNAL_BYTES = 64 * 1024;
+/** While it is probed: less to read for each recovery, and both halves are used more often. */
+const JOURNAL_BYTES_PROBED = 16 * 1024;
 const ENOSPC = 28;
 
-type Thing = {
+export type Thing = {
   readonly id: string;
   readonly kind: 'volume' | 'snapshot';
   content: Content;
@@ -45,9 +48,16 @@ export type WorldOptions = {
   /** Rounds: each some operations at once, often ended by a crash. */
   readonly rounds: number;
   readonly faults: boolean;
+  /** Syncs of extent files are all that fails, and they often do. */
+  readonly onlySyncs?: boolean;
   readonly totalBytes: number;
   /** The power fails at this operation of the disk, once, and the run ends there; without it at random moments. */
   readonly crashAt?: number;
+  /** At this share of the disk's operations, what a power failure would leave is looked at (probe.ts). */
+  readonly probing?: number;
+  /** What the plane or the disk does wrong. */
+  readonly breaks?: BrokenLaw;
+  readonly lies?: RegExp;
 };
 
 export type WorldResult = { readonly crashes: number; readonly operations: number; readonly verified: number };
@@ -68,16 +78,23 @@ export class World {
   crashes = 0;
   operations = 0;
   verified = 0;
+  readonly probe: Probe;
+  readonly #probeRandom: Random;
+  #probed: unknown = null;
 
   constructor(options: WorldOptions) {
     this.#options = options;
     this.#random = new Random(options.seed);
+    this.probe = new Probe(options.seed);
+    this.#probeRandom = new Random(~options.seed);
     this.#disk = new SimDisk({ seed: options.seed, totalBytes: options.totalBytes });
     this.#disk.latencyMax = this.#random.pick([1, 10, 100]);
+    this.#disk.lies = options.lies ?? null;
   }
 
   async run(): Promise<WorldResult> {
     await this.#until(this.#start());
+    this.#watch();
     const { rounds, crashAt } = this.#options;
     if (crashAt !== undefined) this.#disk.operationsUntilPowerOff = crashAt;
     for (let round = 0; round < rounds && (crashAt === undefined || this.crashes === 0); round += 1)
@@ -97,9 +114,12 @@ export class World {
     const left = [...this.#things.keys()];
     while (left.length > 0) {
       const [id] = left.splice(this.#random.below(left.length), 1);
-      if (id !== undefined) await this.#deleteAsForetold(id);
+      const thing = this.#things.get(id ?? '');
+      if (thing === undefined) continue;
+      thing.isDoomed = true;
+      await this.#deleteAsForetold(thing.id);
+      this.#things.delete(thing.id);
     }
-    this.#things.clear();
     await this.#until(this.#engine.settle());
     const { mappedBytes, reclaimBytes } = await this.#engine.stats();
     await this.#until(this.#engine.close());
@@ -133,6 +153,7 @@ export class World {
     this.#clock = new SimClock();
     let engine: Engine | null = null;
     this.#plane = new SimPlane(this.#disk, () => engine?.onPlaneEvents());
+    this.#plane.breaks = this.#options.breaks ?? null;
     engine = await openEngine({
       files: this.#disk,
       plane: this.#plane,
@@ -140,7 +161,7 @@ export class World {
       options: {
         maxOverSubscription: Number.POSITIVE_INFINITY,
         reserveBytes: 0,
-        journalHalfBytes: JOURNAL_BYTES,
+        journalHalfBytes: this.#options.probing === undefined ? JOURNAL_BYTES : JOURNAL_BYTES_PROBED,
         cleanPagesMax: 16,
         scrubBytesPerSecond: 0,
         scrubIntervalMs: 0,
@@ -169,7 +190,7 @@ export class World {
     const isOnce = this.#options.crashAt !== undefined;
     const willCrash = !isOnce && random.chance(0.5);
     if (willCrash) this.#disk.operationsUntilPowerOff = random.below(40);
-    if (this.#options.faults && random.chance(0.15)) this.#plantFault();
+    if (this.#options.faults && random.chance(this.#options.onlySyncs ? 0.5 : 0.15)) this.#plantFault();
     const running: Promise<unknown>[] = Array.from({ length: burst }, () => this.#operate());
     if (random.chance(0.2)) running.push(this.#quietly(this.#engine.checkpoint()));
     if (random.chance(0.15)) running.push(this.#quietly(this.#engine.scrub()));
@@ -199,12 +220,14 @@ export class World {
         throw error;
       },
     );
+    // Whoever stops waiting hears no more of it.
+    done.catch(() => {});
     for (let turns = 0; !isDone && !this.#disk.isOff && this.#fatal === null; turns += 1) {
+      if (this.#probed !== null) throw this.#probed;
       if (turns > 10_000) throw new Error('operations do not end');
       await new Promise<void>((resolve) => setImmediate(resolve));
     }
     if (isDone) await done;
-    else done.catch(() => {});
   }
 
   #requireHonest(): void {
@@ -237,8 +260,25 @@ export class World {
     this.#disk.operationsUntilPowerOff = left;
   }
 
+  /** From now on, what a power failure would leave is looked at now and then. A run without it takes the same course. */
+  #watch(): void {
+    const { probing } = this.#options;
+    if (probing === undefined) return;
+    const disk = this.#disk;
+    disk.onOperation = () => {
+      if (this.#probed !== null || disk.isOff || !this.#probeRandom.chance(probing)) return;
+      for (const refresh of this.#copies.values()) refresh();
+      try {
+        this.probe.look(disk, this.#things, this.#groups);
+      } catch (error) {
+        this.#probed = error;
+      }
+    };
+  }
+
   async #restart(disk: SimDisk, isAgain: boolean): Promise<void> {
     this.#disk = disk;
+    this.#watch();
     // Damaged by nothing but the crash: it must be right as it lies there.
     if (disk.exists('pool/header') && isAgain) this.#check();
     // The power may go again while it starts.
@@ -247,6 +287,7 @@ export class World {
       await this.#until(this.#quietly(this.#start()));
       this.#disk.powerOff();
       this.#disk = this.#disk.afterCrash();
+      this.#watch();
     }
     await this.#until(this.#start());
     await this.#until(this.#compareAll());
@@ -262,6 +303,7 @@ export class World {
   #plantFault(): void {
     this.#isFaulty = true;
     this.#hadFault = true;
+    if (this.#options.onlySyncs) return this.#disk.fail('sync', /\.dat$/, 'EIO', 1);
     const [operation, path, code] = this.#random.pick([
       ['write', /pages/, 'ENOSPC'],
       ['write', /checkpoint/, 'ENOSPC'],

@@ -8,21 +8,22 @@
 
 import { Failure } from '../../src/base/errors.ts';
 import type { Files, OpenFile } from '../../src/base/files.ts';
+import { CrashView } from './crash-view.ts';
 import { Random } from './random.ts';
 
-const CHUNK = 4096;
+export const CHUNK = 4096;
 const SECTOR = 512;
 const EXTENT = 65536;
 const CHUNKS_PER_EXTENT = EXTENT / CHUNK;
-const ZERO_CHUNK = new Uint8Array(CHUNK);
+export const ZERO_CHUNK = new Uint8Array(CHUNK);
 
 export type Operation = 'read' | 'write' | 'sync';
 export type Fault = { readonly operation: Operation; readonly path: RegExp; readonly code: string; remaining: number };
 
 /** undefined: a hole. */
-type Chunk = Uint8Array | undefined;
+export type Chunk = Uint8Array | undefined;
 
-class Inode {
+export class Inode {
   readonly path: string;
   size = 0;
   durableSize = 0;
@@ -100,6 +101,9 @@ export class SimDisk implements Files {
     for (const resume of this.#stalled.splice(0)) resume();
   }
 
+  /** Syncs of such files are answered, and what they cover is as unsafe as before. */
+  lies: RegExp | null = null;
+
   /** From now on, nothing that is written to such files is kept by a crash, and their syncs do not end. */
   holdBack(path: RegExp): void {
     this.#heldBack = path;
@@ -112,6 +116,7 @@ export class SimDisk implements Files {
     this.isOff = true;
     const next = new SimDisk({ seed: this.random.below(2 ** 31), totalBytes: this.totalBytes });
     next.latencyMax = this.latencyMax;
+    next.lies = this.lies;
     const paths = new Set([...this.#entries.keys(), ...this.#durableEntries.keys()]);
     for (const path of [...paths].sort()) {
       const now = this.#entries.get(path);
@@ -123,11 +128,21 @@ export class SimDisk implements Files {
     return next;
   }
 
+  /** What a start might find if the power failed now; the run goes on. */
+  crashView(random: Random): CrashView {
+    const now = { entries: this.#entries, durableEntries: this.#durableEntries, folders: this.#folders };
+    return new CrashView(now, random);
+  }
+
+  /** Told before each operation that changes something or makes it durable. */
+  onOperation: () => void = () => {};
+
   /** The process died, the machine did not: what was written is there, but not safe yet. This disk object is dead from now on. */
   afterKill(): SimDisk {
     this.isOff = true;
     const next = new SimDisk({ seed: this.random.below(2 ** 31), totalBytes: this.totalBytes });
     next.latencyMax = this.latencyMax;
+    next.lies = this.lies;
     for (const path of new Set([...this.#entries.keys(), ...this.#durableEntries.keys()])) {
       const [now, durable] = [this.#entries.get(path), this.#durableEntries.get(path)];
       const copyNow = now === undefined ? undefined : copyOf(now);
@@ -177,6 +192,7 @@ export class SimDisk implements Files {
   #operate(operation: Operation | 'folder', path: string): void {
     if (this.isOff) throw new PowerOff();
     this.operations += 1;
+    if (operation !== 'read') this.onOperation();
     if (this.operationsUntilPowerOff !== null && operation !== 'read') {
       this.operationsUntilPowerOff -= 1;
       if (this.operationsUntilPowerOff < 0) {
@@ -415,6 +431,7 @@ export class SimDisk implements Files {
   /** As on Linux: after a failed sync the kernel calls what it covered clean, and it never reaches the disk. */
   async #sync(inode: Inode): Promise<void> {
     const chunks = new Map([...inode.dirty].map((chunk) => [chunk, inode.now.get(chunk)]));
+    if (this.lies?.test(inode.path)) return;
     this.#lastSync += 1;
     const number = this.#lastSync;
     const flight = { chunks, size: inode.size };
@@ -459,7 +476,7 @@ function copyOf(inode: Inode): Inode {
 }
 
 /** Sectors of several versions of 4 KiB. */
-function torn(random: Random, versions: readonly Chunk[]): Uint8Array {
+export function torn(random: Random, versions: readonly Chunk[]): Uint8Array {
   const result = new Uint8Array(CHUNK);
   for (let at = 0; at < CHUNK; at += SECTOR) {
     const version = versions[random.below(versions.length)] ?? ZERO_CHUNK;

@@ -53,6 +53,14 @@ class NeedLeaf extends Error {
 
 class NeedExtent extends Error {}
 
+/** A law of docs/durability.md that a plane breaks on purpose, so that tests can see that it is noticed. */
+export type BrokenLaw =
+  | 'bytes before pointer'
+  | 'pointer before reply'
+  | 'unpointer before reuse'
+  | 'a failed sync is final'
+  | 'shared is not written';
+
 type Entry = {
   extent: number;
   present: number;
@@ -135,6 +143,8 @@ export class SimPlane implements Plane {
   #epoch = 1;
   readonly #running = new Map<number, number>();
   #lastRequest = 0;
+  /** Null in every plane but those of tests of the tests. */
+  breaks: BrokenLaw | null = null;
   /** Changes per captured event: small, so that captures come in parts. */
   partMax = 5;
 
@@ -274,7 +284,7 @@ export class SimPlane implements Plane {
     const leaf = volume.leaves.get(leafIndex);
     if (leaf === undefined) throw new NeedLeaf(leafIndex);
     if (leaf.generation !== volume.generation) {
-      for (const entry of leaf.entries) entry.isOwn = false;
+      if (this.breaks !== 'shared is not written') for (const entry of leaf.entries) entry.isOwn = false;
       leaf.generation = volume.generation;
     }
     const entry = leaf.entries[index % LEAF_ENTRIES];
@@ -395,6 +405,8 @@ export class SimPlane implements Plane {
       return;
     }
     if (entry.isFresh) volume.released.push(entry.extent);
+    else if (entry.isOwn && this.breaks === 'unpointer before reuse')
+      volume.grants.unshift({ first: entry.extent, count: 1 });
     const extent = mask === 0 ? 0 : entry.base;
     Object.assign(entry, { extent, present: mask, base: 0, mask: 0, isOwn: false, isFresh: false });
   }
@@ -448,6 +460,7 @@ export class SimPlane implements Plane {
     if (!isAsked && changes.length === 0) return this.#endRound(volume, waiters, job, volume.failed);
     this.#lastToken += 1;
     const token = isAsked ? job.token : (PLANE_TOKEN_BIT | this.#lastToken) >>> 0;
+    if (this.breaks === 'pointer before reply') for (const waiter of waiters.splice(0)) waiter.resolve();
     this.#pending.set(token, { volume, waiters, job });
     this.#handOver(volume, token, job?.kind === 'freeze', changes);
   }
@@ -491,12 +504,13 @@ export class SimPlane implements Plane {
 
   /** The file whose sync failed, or null. */
   async #syncTouched(volume: SimVolume): Promise<number | null> {
-    const touched = [...volume.touched];
+    const touched = this.breaks === 'bytes before pointer' ? [] : [...volume.touched];
     volume.touched.clear();
     for (const fileNumber of touched) {
       try {
         await this.#fileOf(fileNumber * SLOTS_PER_FILE).sync();
       } catch (error) {
+        if (error instanceof DiskError && this.breaks === 'a failed sync is final') continue;
         if (error instanceof DiskError) return fileNumber;
         throw error;
       }
