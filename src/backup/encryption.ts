@@ -17,7 +17,12 @@ const KEY_BYTES = 32;
 const NONCE_BYTES = 12;
 
 /** The operator's key, and the name by which its wrapped keys are found. */
-export type WrappingKey = { readonly id: string; readonly key: Buffer };
+export type WrappingKey = {
+  readonly id: string;
+  readonly key: Buffer;
+  /** Those it has replaced, which open what it has not wrapped yet; they wrap nothing any more. */
+  readonly previous?: readonly WrappingKey[];
+};
 
 export function wrappingKeyFrom(key: Buffer): WrappingKey {
   if (key.length !== KEY_BYTES)
@@ -79,26 +84,44 @@ export async function loadDataKey(
 ): Promise<DataKey> {
   if (wrapping === null)
     throw new Failure('wrong_state', { reason: 'Invalid backup: It is encrypted and no backup key is configured.' });
+  const found = await unwrapped(objects, wrapping, { volume, keyId });
+  if (found instanceof Buffer) return dataKeyOf(keyId, found);
+  for (const previous of wrapping.previous ?? []) {
+    const older = await unwrapped(objects, previous, { volume, keyId });
+    if (older instanceof Buffer) return dataKeyOf(keyId, older);
+  }
+  if (found instanceof Failure) throw found;
+  const reason = `Invalid backup: Its data key ${keyId} is not wrapped by the configured backup key ${wrapping.id}.`;
+  throw new Failure('wrong_state', { reason });
+}
+
+function dataKeyOf(id: string, plain: Buffer): DataKey {
+  return {
+    id,
+    dataKey: Buffer.from(plain.subarray(0, KEY_BYTES)),
+    hashKey: Buffer.from(plain.subarray(KEY_BYTES)),
+  };
+}
+
+/** Both keys; null where there is no such object, a failure where it is damaged. */
+async function unwrapped(
+  objects: ObjectStore,
+  wrapping: WrappingKey,
+  { volume, keyId }: { volume: string; keyId: string },
+): Promise<Buffer | Failure | null> {
   const key = dataKeyKey(volume, keyId, wrapping.id);
   const body = await objects.get(key, null);
-  if (body === null) {
-    const reason = `Invalid backup: Its data key ${keyId} is not wrapped by the configured backup key ${wrapping.id}.`;
-    throw new Failure('wrong_state', { reason });
-  }
-  const value = decodeSealed(key, body);
-  if (!Check(WrappedSchema, value)) throw new Failure('corrupt', { path: key, reason: 'it is no wrapped key' });
+  if (body === null) return null;
   try {
+    const value = decodeSealed(key, body);
+    if (!Check(WrappedSchema, value)) return new Failure('corrupt', { path: key, reason: 'it is no wrapped key' });
     const wrapped = Buffer.from(value.wrapped, 'hex');
     const decipher = createDecipheriv('aes-256-gcm', wrapping.key, Buffer.from(value.nonce, 'hex'));
     decipher.setAAD(Buffer.from(`${volume} ${keyId}`));
     decipher.setAuthTag(wrapped.subarray(2 * KEY_BYTES));
-    const plain = Buffer.concat([decipher.update(wrapped.subarray(0, 2 * KEY_BYTES)), decipher.final()]);
-    return {
-      id: keyId,
-      dataKey: Buffer.from(plain.subarray(0, KEY_BYTES)),
-      hashKey: Buffer.from(plain.subarray(KEY_BYTES)),
-    };
-  } catch {
-    throw new Failure('corrupt', { path: key, reason: `the backup key ${wrapping.id} does not unwrap it` });
+    return Buffer.concat([decipher.update(wrapped.subarray(0, 2 * KEY_BYTES)), decipher.final()]);
+  } catch (error) {
+    if (error instanceof Failure) return error;
+    return new Failure('corrupt', { path: key, reason: `the backup key ${wrapping.id} does not unwrap it` });
   }
 }

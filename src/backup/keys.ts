@@ -19,14 +19,15 @@ export const manifestKey = (volume: string, backup: string): string => `${manife
 export const pinPrefix = (volume: string): string => `vol/${volume}/pin/`;
 export const pinKey = (volume: string, parent: string, child: string): string =>
   `${pinPrefix(volume)}${parent}/${child}.json`;
+export const keyPrefix = (volume: string): string => `vol/${volume}/key/`;
 export const dataKeyKey = (volume: string, keyId: string, kekId: string): string =>
-  `vol/${volume}/key/${keyId}.${kekId}.json`;
+  `${keyPrefix(volume)}${keyId}.${kekId}.json`;
 
 export type ParsedKey =
   | { readonly kind: 'pack' | 'idx'; readonly backup: string; readonly sequence: number }
   | { readonly kind: 'manifest'; readonly backup: string }
   | { readonly kind: 'pin'; readonly parent: string; readonly child: string }
-  | { readonly kind: 'key'; readonly keyId: string }
+  | { readonly kind: 'key'; readonly keyId: string; readonly wrapperId: string }
   | { readonly kind: 'other' };
 
 /** What a key below a volume's prefix names; what is not ours is left alone. */
@@ -40,6 +41,9 @@ export function parseKey(volume: string, key: string): ParsedKey {
     return { kind, backup: first.slice(0, -'.json'.length) };
   if (kind === 'pin' && parts.length === 3 && second.endsWith('.json'))
     return { kind, parent: first, child: second.slice(0, -'.json'.length) };
-  if (kind === 'key' && parts.length === 2) return { kind, keyId: first.split('.')[0] ?? '' };
+  if (kind === 'key' && parts.length === 2) {
+    const [keyId = '', wrapperId = ''] = first.split('.');
+    return { kind, keyId, wrapperId };
+  }
   return { kind: 'other' };
 }

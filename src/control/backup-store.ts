@@ -5,9 +5,11 @@
 import { type Collected, collectAll } from '../backup/collect.ts';
 import type { DataAccess } from '../backup/data.ts';
 import type { Repository } from '../backup/repository.ts';
+import { type Rotated, rotateKeys } from '../backup/rotate.ts';
 import { Failure } from '../base/errors.ts';
 import { backupsWithBase, updateBackup } from '../catalog/backups.ts';
 import type { BackupRow } from '../catalog/schema.ts';
+import { Background } from './background.ts';
 import type { Control } from './control.ts';
 
 /** The signal says when everything stops. */
@@ -24,27 +26,24 @@ export type BackupOptions = {
 export type BackupWork = 'create' | 'restore' | 'verify';
 export type Progress = { readonly work: BackupWork; readonly doneBytes: number; readonly totalBytes: number };
 
-export type Collection =
-  | { readonly state: 'never' | 'running' }
-  | { readonly state: 'done'; readonly endedAtUs: number; readonly collected: Collected }
-  | { readonly state: 'failed'; readonly endedAtUs: number; readonly reason: string };
-
 export class BackupStore {
   readonly container: string;
   readonly data: DataAccess;
+  readonly collection: Background<Collected>;
+  readonly rotation: Background<Rotated>;
   readonly #control: Control;
   readonly #open: OpenRepository | null;
   readonly #stop = new AbortController();
   readonly #progress = new Map<string, Progress>();
   #opened: Promise<Repository> | null = null;
-  #collection: Collection = { state: 'never' };
-  #collecting: Promise<void> = Promise.resolve();
 
   constructor(control: Control, options: BackupOptions) {
     this.#control = control;
     this.container = options.container;
     this.data = options.data;
     this.#open = options.open;
+    this.collection = new Background('A collection', () => control.nowUs());
+    this.rotation = new Background('A rotation of keys', () => control.nowUs());
   }
 
   /** Aborted when everything stops. */
@@ -128,28 +127,27 @@ export class BackupStore {
     }
   }
 
-  get collection(): Collection {
-    return this.#collection;
-  }
-
   /** Begins to collect what no backup needs. */
   collect(): void {
+    this.#requireRunning();
+    this.collection.begin(async () => collectAll(await this.repository(), this.signal), {
+      onDone: (collected) => this.#control.log.info({ ...collected }, 'backups: garbage collected'),
+      onFailed: (error) => this.#control.log.error({ err: error }, 'backups: the collection of garbage failed'),
+    });
+  }
+
+  /** Begins to wrap all data keys under the present key. */
+  rotateKeys(): void {
+    this.#requireRunning();
+    this.rotation.begin(async () => rotateKeys(await this.repository(), this.signal), {
+      onDone: (rotated) => this.#control.log.info({ ...rotated }, 'backups: keys rotated'),
+      onFailed: (error) => this.#control.log.error({ err: error }, 'backups: the rotation of keys failed'),
+    });
+  }
+
+  #requireRunning(): void {
     this.requireConfigured();
-    if (this.#collection.state === 'running')
-      throw new Failure('conflict', { reason: 'A collection is under way: wait for its end.' });
     if (this.signal.aborted) throw new Failure('shutting_down');
-    this.#collection = { state: 'running' };
-    this.#collecting = (async () => {
-      try {
-        const collected = await collectAll(await this.repository(), this.signal);
-        this.#collection = { state: 'done', endedAtUs: this.#control.nowUs(), collected };
-        this.#control.log.info({ ...collected }, 'backups: garbage collected');
-      } catch (error) {
-        const reason = error instanceof Error ? error.message : String(error);
-        this.#collection = { state: 'failed', endedAtUs: this.#control.nowUs(), reason };
-        this.#control.log.error({ err: error }, 'backups: the collection of garbage failed');
-      }
-    })();
   }
 
   stop(): void {
@@ -158,7 +156,7 @@ export class BackupStore {
 
   async close(): Promise<void> {
     this.stop();
-    await this.#collecting;
+    await Promise.all([this.collection.idle(), this.rotation.idle()]);
   }
 }
 

@@ -85,6 +85,12 @@ export function backupKeyOf(path: string | undefined): Buffer | null {
   return Buffer.from(content, 'hex');
 }
 
+export function previousKeysOf(current: string | undefined, paths: readonly string[]): Buffer[] {
+  if (current === undefined && paths.length > 0)
+    throw refuse('backup_previous_key_files are the keys before backup_key_file: give that one too.');
+  return paths.flatMap((path) => backupKeyOf(path) ?? []);
+}
+
 /** Slower, and a pack would not be through before its backup is taken for dead. */
 const BYTES_PER_SECOND_MIN = 65_536;
 

@@ -18,7 +18,7 @@ import type { ConnectionLimits, TlsOptions } from '../native/plane.ts';
 import { type Address, isLoopback, parseAddress, splitAddresses } from './address.ts';
 import type { ApiTlsFiles } from './api-tls.ts';
 import { type Access, accessOf, rateLimitsOf } from './config-access.ts';
-import { type BackupTarget, backupKeyOf, backupRateOf, backupTargetOf } from './config-backups.ts';
+import { type BackupTarget, backupKeyOf, backupRateOf, backupTargetOf, previousKeysOf } from './config-backups.ts';
 import { poolOf } from './config-pool.ts';
 
 /** As the command line gives them; whatever is absent comes from the file or is the default. */
@@ -68,6 +68,8 @@ export type Config = {
   readonly backups: BackupTarget;
   /** The key that backups are encrypted under; null: they are not. */
   readonly backupKey: Buffer | null;
+  /** Those before it, which still open what they have wrapped. */
+  readonly previousBackupKeys: readonly Buffer[];
   /** At which rate backups may use their place; null: as fast as it goes. */
   readonly backupBytesPerSecond: number | null;
 };
@@ -94,6 +96,7 @@ const KEYS = {
   s3_endpoint: 'text',
   s3: 'table',
   backup_key_file: 'text',
+  backup_previous_key_files: 'texts',
   log_level: 'text',
   log_format: 'text',
   public_endpoint: 'text',
@@ -174,6 +177,10 @@ export function readConfig(flags: ServeFlags, options: { isTerminal: boolean }):
     }),
     backupBytesPerSecond: backupRateOf(file['backup_bytes_per_second'] as number | undefined),
     backupKey: backupKeyOf(text('backup_key_file', undefined)),
+    previousBackupKeys: previousKeysOf(
+      text('backup_key_file', undefined),
+      [(file['backup_previous_key_files'] as string | string[] | undefined) ?? []].flat(),
+    ),
   };
 }
 

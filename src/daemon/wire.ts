@@ -176,9 +176,10 @@ async function pause(ms: number, signal: AbortSignal): Promise<void> {
 
 /** How to open it; null where there is none. */
 function repositoryOf(config: Config, pool: ChunkPool): OpenRepository | null {
-  const { backups, backupBytesPerSecond, backupKey } = config;
+  const { backups, backupBytesPerSecond, backupKey, previousBackupKeys } = config;
   if (backups.kind === 'none') return null;
-  const wrappingKey = backupKey === null ? null : wrappingKeyFrom(backupKey);
+  const previous = previousBackupKeys.map(wrappingKeyFrom);
+  const wrappingKey = backupKey === null ? null : { ...wrappingKeyFrom(backupKey), previous };
   return async (signal) => {
     const direct = await openObjects(backups);
     const objects =

@@ -4,8 +4,9 @@
  */
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { BackupColumn } from '../../catalog/backups.ts';
+import type { BackgroundState } from '../../control/background.ts';
 import { exportRecord, importRecord, rescan } from '../../control/backup-records.ts';
-import type { Collection, Progress } from '../../control/backup-store.ts';
+import type { Progress } from '../../control/backup-store.ts';
 import {
   type Backup,
   backupDetail,
@@ -71,6 +72,9 @@ const WORDS: Words<BackupColumn> = {
     user_id: 'user_id',
   },
 };
+
+/** Of objects that no key opens; all are counted. */
+const FOREIGN_SHOWN_MAX = 100;
 
 const ACTIONS: ReadonlyMap<string, Action> = new Map<string, Action>([
   [
@@ -220,7 +224,24 @@ function ownRoutes(app: FastifyInstance, { control }: RouteContext): void {
     return reply.code(202).send();
   });
   app.get('/quarry/backups/collect', { config: { rule: 'backup:export-import' } }, async () => ({
-    collection: collectionView(control.backups.collection),
+    collection: backgroundView(control.backups.collection.state, ({ deadBytes, ...collected }) => ({
+      ...collected,
+      dead_bytes: deadBytes,
+    })),
+  }));
+  app.post('/quarry/backups/rekey', { config: { rule, body: NoFields } }, async (request, reply) => {
+    checked(request, NoFields, request.body ?? {});
+    control.backups.rotateKeys();
+    return reply.code(202).send();
+  });
+  app.get('/quarry/backups/rekey', { config: { rule } }, async () => ({
+    rotation: backgroundView(control.backups.rotation.state, ({ wrapped, kept, removed, foreign }) => ({
+      wrapped,
+      kept,
+      removed,
+      foreign: foreign.slice(0, FOREIGN_SHOWN_MAX),
+      foreign_count: foreign.length,
+    })),
   }));
 }
 
@@ -277,23 +298,14 @@ function verifiedView(text: string): Json {
   };
 }
 
-function collectionView(collection: Collection): Json {
-  switch (collection.state) {
+function backgroundView<Result>(found: BackgroundState<Result>, view: (result: Result) => Json): Json {
+  switch (found.state) {
     case 'never':
     case 'running':
-      return { state: collection.state };
+      return { state: found.state };
     case 'failed':
-      return { state: 'failed', ended_at: timeOf(collection.endedAtUs), reason: collection.reason };
-    case 'done': {
-      const { objects, bytes, unfinished, deadBytes } = collection.collected;
-      return {
-        state: 'done',
-        ended_at: timeOf(collection.endedAtUs),
-        objects,
-        bytes,
-        unfinished,
-        dead_bytes: deadBytes,
-      };
-    }
+      return { state: 'failed', ended_at: timeOf(found.endedAtUs), reason: found.reason };
+    case 'done':
+      return { state: 'done', ended_at: timeOf(found.endedAtUs), ...view(found.result) };
   }
 }

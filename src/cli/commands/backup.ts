@@ -174,6 +174,30 @@ async function collect({ client, printer, shouldWait, signal }: Context): Promis
   }
 }
 
+async function rotateKeys({ client, printer, shouldWait, signal }: Context): Promise<void> {
+  await client.request('POST', '/quarry/backups/rekey', {});
+  while (shouldWait) {
+    const rotation = member(await client.get('/quarry/backups/rekey'), 'rotation');
+    const state = text(rotation, 'state');
+    if (state === 'failed') throw new OperationFailed(`Changing the key failed: ${text(rotation, 'reason')}`);
+    if (state === 'done') {
+      const foreign = number(rotation, 'foreign_count');
+      const fields = {
+        wrapped: number(rotation, 'wrapped'),
+        kept: number(rotation, 'kept'),
+        removed: number(rotation, 'removed'),
+        foreign,
+      };
+      printer.object({ fields, raw: rotation });
+      if (foreign === 0) return;
+      throw new OperationFailed(
+        `${foreign} data keys are wrapped by keys that are not configured: add those as backup_previous_key_files and try again.`,
+      );
+    }
+    await pause(LOOK_EVERY_MS, signal);
+  }
+}
+
 async function rescan({ client, printer }: Context): Promise<void> {
   const answer = object(await client.request('POST', '/quarry/backups/rescan', {}), 'the answer');
   const listed = (key: string): string[] => {
@@ -281,6 +305,12 @@ function registerRepositoryCommands(backup: Command): void {
     .command('gc')
     .description('remove from the object store what no backup needs')
     .action((_, command: Command) => withContext(command, collect));
+  backup
+    .command('rekey')
+    .description(
+      "wrap all data keys under the configured backup key, so that the ones before it aren't needed any more",
+    )
+    .action((_, command: Command) => withContext(command, rotateKeys));
   backup
     .command('rescan')
     .description('list backups that the object store has and the daemon does not know')
