@@ -277,13 +277,14 @@ class Check {
   /** Only what is referred to has a sum: bytes of a free extent change, and a sum that stayed would call them damaged. */
   #checkSums(): void {
     for (const file of this.#state.files.values()) {
-      const counts = this.#extents.get(file.fileNumber)?.counts;
+      const counts = this.#extents.get(file.fileNumber) ?? [];
       for (const [index, id] of file.sums.entries()) {
         const page = id === 0 ? null : this.#page(id);
         if (page === null) continue;
         for (let at = 0; at < SUMS_PER_PAGE; at += 1) {
           const slot = index * SUMS_PER_PAGE + at;
-          if (page.words[at] !== 0 && (counts?.[slot] ?? 0) === 0)
+          const count = counts[Math.floor(slot / REFERENCES_PER_PAGE)]?.[slot % REFERENCES_PER_PAGE] ?? 0;
+          if (page.words[at] !== 0 && count === 0)
             this.#report('sum', extentPath(file.fileNumber), `slot ${slot} has a sum and is in no map`);
         }
       }
