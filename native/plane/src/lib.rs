@@ -22,3 +22,4 @@ pub mod throttle;
 pub mod together;
 pub mod volume;
 pub mod work;
+pub mod writeback;

@@ -28,6 +28,7 @@ use crate::map::{EXTENT_BYTES, Entry, LEAF_ENTRIES, Leaf, Map};
 use crate::quiesce::Quiesce;
 use crate::throttle::Throttle;
 use crate::work::Workers;
+use crate::writeback::Writeback;
 
 const STRIPES: usize = 1024;
 /// Hint to the engine when a grant runs low; it knows better how much to give.
@@ -41,6 +42,8 @@ pub struct Shared {
     pub link: Link,
     pub sync_workers: Arc<Workers>,
     pub house_workers: Arc<Workers>,
+    /// May wait in the kernel for a busy disk.
+    pub writeback_workers: Arc<Workers>,
     pub commits: crate::capture::Commits,
     /// Held while a group is queued on its volumes: every volume sees two groups in the same order.
     pub(crate) together: Mutex<()>,
@@ -61,6 +64,7 @@ impl Shared {
             link,
             sync_workers: Workers::new("sync", 8),
             house_workers: Workers::new("house", 2),
+            writeback_workers: Workers::new("writeback", 1),
             commits: crate::capture::Commits::default(),
             together: Mutex::default(),
             questions: crate::question::Questions::default(),
@@ -87,6 +91,7 @@ pub struct Volume {
     /// Extents taken and unmapped again between two captures: the engine never learned of them.
     pub(crate) released: Mutex<Vec<u32>>,
     pub(crate) touched: Touched,
+    pub(crate) writeback: Writeback,
     pub grants: Grants,
     pub(crate) sync: Mutex<SyncState>,
     faults: Mutex<Faults>,
@@ -174,6 +179,7 @@ impl Volume {
             dirty: Mutex::default(),
             released: Mutex::default(),
             touched: Touched::default(),
+            writeback: Writeback::default(),
             grants: Grants::default(),
             sync: Mutex::default(),
             faults: Mutex::default(),
@@ -420,7 +426,9 @@ impl Backing for Volume {
         let mut done = 0;
         self.until_done(patience, || {
             self.try_write(offset, source, patience, &mut done)
-        })
+        })?;
+        self.note_written(source.len() as u64);
+        Ok(())
     }
 
     fn trim(&self, offset: u64, length: u64, patience: Patience) -> Result<(), IoError> {
