@@ -218,6 +218,7 @@ export class MemoryBackend implements VolumeBackend {
       mappedBytes,
       reclaimBytes: 0,
       metadataBytes: 0,
+      filledBytes: 0,
       volumes,
       snapshots: things.length - volumes,
       connections: things.reduce((sum, thing) => sum + thing.connections, 0),

@@ -95,6 +95,11 @@ export function openMetrics(options: { processMetrics: boolean }) {
       'snapshot',
     ]),
     poolReclaimBytes: gauge('quarry_pool_reclaim_bytes', 'Bytes freed and not yet given back to the filesystem.'),
+    poolFilledBytes: new Counter({
+      name: 'quarry_pool_filled_bytes_total',
+      help: 'Bytes copied in the background so that extents which few blocks kept alive became free.',
+      registers,
+    }),
     poolMetadataBytes: gauge('quarry_pool_metadata_bytes', 'Bytes of journal, checkpoints and map pages.'),
   };
 }

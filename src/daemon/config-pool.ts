@@ -12,9 +12,11 @@ const BOUNDS = {
   max_over_subscription_ratio: { fallback: 20, min: 1, max: 1_000_000, isWhole: false },
   reserved_percentage: { fallback: 0, min: 0, max: 100, isWhole: true },
   reserve_bytes: RESERVE,
+  // 32 MiB a second; 0 is never.
+  fill_bytes_per_second: { fallback: 32 * 2 ** 20, min: 0, max: 2 ** 40, isWhole: true },
   low_percentage: { fallback: 80, min: 1, max: 100, isWhole: false },
   critical_percentage: { fallback: 95, min: 1, max: 100, isWhole: false },
-  scrub_bytes_sec: { fallback: 32 * 2 ** 20, min: 0, max: 2 ** 40, isWhole: true },
+  scrub_bytes_per_second: { fallback: 32 * 2 ** 20, min: 0, max: 2 ** 40, isWhole: true },
   scrub_interval_days: { fallback: 7, min: 0, max: 3650, isWhole: false },
 } as const satisfies Readonly<Record<string, Bound>>;
 type Key = keyof typeof BOUNDS;
@@ -42,9 +44,10 @@ export function poolOf(table: Plain): PoolSettings {
     maxOverSubscription: value('max_over_subscription_ratio'),
     reservedPercentage: value('reserved_percentage'),
     reserveBytes: value('reserve_bytes'),
+    fillBytesPerSecond: value('fill_bytes_per_second'),
     lowPercentage,
     criticalPercentage,
-    scrubBytesPerSecond: value('scrub_bytes_sec'),
+    scrubBytesPerSecond: value('scrub_bytes_per_second'),
     scrubIntervalMs: value('scrub_interval_days') * DAY_MS,
   };
 }

@@ -21,6 +21,7 @@ import { diffOf, mapOf } from './diff.ts';
 import { dropSteps } from './dropping.ts';
 import { Exports, lineageOf, type Opened } from './exports.ts';
 import { Figures } from './figures.ts';
+import { Filler } from './filler.ts';
 import type { Engine, EngineOptions, EngineParts } from './interface.ts';
 import { PAGES_PATH } from './pages.ts';
 import { PlaneServant } from './plane-servant.ts';
@@ -69,6 +70,7 @@ export const DEFAULT_ENGINE_OPTIONS: EngineOptions = {
   criticalPercentage: 95,
   journalHalfBytes: 16 * 2 ** 20,
   cleanPagesMax: 4096,
+  fillBytesPerSecond: 32 * 2 ** 20,
 };
 
 type Parked = { readonly number: number; readonly mode: ExportMode };
@@ -100,6 +102,7 @@ class PoolEngine implements Engine {
   readonly #checkpointer: Checkpointer;
   readonly #space: Space;
   readonly #figures: Figures;
+  readonly #filler: Filler;
   readonly #provisioning: Provisioning;
   readonly #scrubber: Scrubber;
   readonly #exports: Exports;
@@ -144,6 +147,8 @@ class PoolEngine implements Engine {
     this.#figures = new Figures({ state, clock });
     this.#provisioning = new Provisioning({ state, files, settings: options, onEvent: parts.onEvent });
     this.#exports = new Exports(parts.plane);
+    const bytesPerTick = (options.fillBytesPerSecond * TIDY_PERIOD_MS) / 1000;
+    this.#filler = new Filler({ plane: parts.plane, state, exports: this.#exports, bytesPerTick });
     this.#servant = new PlaneServant({ ...parts, state, append, space: this.#space, exports: this.#exports });
     this.#closers.push(() => {
       for (const half of halves) half.close();
@@ -261,6 +266,7 @@ class PoolEngine implements Engine {
 
   #tidy(): void {
     this.#provisioning.watch();
+    this.#filler.tick();
     if (this.#space.hasWork) this.#background(this.#space.tidy());
     if (this.#isCheckpointDue) this.#checkpoint().catch(() => {});
     if (this.#scrubber.isDue) this.#background(this.#scrubber.run());
@@ -300,9 +306,10 @@ class PoolEngine implements Engine {
     }
   }
 
-  async #reclaimAndReown(lineage: number): Promise<void> {
+  async #reclaimAndReown(lineage: number, relatives: Iterable<number>): Promise<void> {
     this.#reclaim();
     await this.#reclaiming;
+    this.#filler.look(relatives);
     // What the deleted object shared may now belong to one volume alone: a leaf loaded again knows.
     for (const { handle, object } of this.#exports.all()) {
       if (object.kind === 'volume' && lineageOf(this.#state, object) === lineage) this.#plane.dropLeaves(handle);
@@ -422,6 +429,7 @@ class PoolEngine implements Engine {
       const object = this.#state.byId.get(id);
       if (object === undefined) return;
       const lineage = lineageOf(this.#state, object);
+      const relatives = this.#figures.relativesOf(object);
       const opened = this.#exports.of(object);
       if (opened !== undefined) {
         this.#requireUnused(opened);
@@ -431,7 +439,7 @@ class PoolEngine implements Engine {
       await this.#append([{ type: 'delete', number: object.number }]);
       this.#exports.forgetLimits(id);
       this.#space.abandon(object.number);
-      this.#background(this.#reclaimAndReown(lineage));
+      this.#background(this.#reclaimAndReown(lineage, relatives));
     });
   }
 
@@ -498,7 +506,7 @@ class PoolEngine implements Engine {
       } finally {
         this.#publishParked(volume);
       }
-      this.#background(this.#reclaimAndReown(lineageOf(this.#state, volume)));
+      this.#background(this.#reclaimAndReown(lineageOf(this.#state, volume), this.#figures.relativesOf(volume)));
     });
   }
 
@@ -588,6 +596,7 @@ class PoolEngine implements Engine {
       mappedBytes: this.#state.usedExtents * EXTENT_BYTES,
       reclaimBytes: this.#space.reclaimBytes,
       metadataBytes: this.#state.pages.usedBytes,
+      filledBytes: this.#plane.stats().filledBytes,
       volumes: this.#state.objects.size - snapshots,
       snapshots,
       connections: this.#plane.stats().connections,

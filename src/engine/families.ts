@@ -58,6 +58,11 @@ export class Families {
     }
   }
 
+  /** All that may share something with the object, now or before: numbers, of which some are gone. */
+  relativesOf({ number }: StoredObject): Iterable<number> {
+    return this.#byNumber.get(number)?.owners ?? [];
+  }
+
   /** Differs from an earlier one if anything happened that may concern what the object shares. */
   version({ number }: StoredObject): string {
     return `${this.#byNumber.get(number)?.version ?? 0}.${this.#drops}`;

@@ -36,6 +36,11 @@ export class Figures {
     this.#families = new Families(parts.state);
   }
 
+  /** Numbers of all that may share something with an object. */
+  relativesOf(object: StoredObject): Iterable<number> {
+    return this.#families.relativesOf(object);
+  }
+
   /** Records that were just applied. */
   note(records: readonly EngineRecord[]): void {
     this.#families.note(records);

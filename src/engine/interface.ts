@@ -19,6 +19,8 @@ export type PoolSettings = {
   readonly scrubBytesPerSecond: number;
   /** From the end of one pass of the scrub to the start of the next; 0: none by itself. */
   readonly scrubIntervalMs: number;
+  /** Extents filled up so that their bases become free; 0: never. */
+  readonly fillBytesPerSecond: number;
 };
 
 export type EngineOptions = PoolSettings & {

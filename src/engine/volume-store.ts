@@ -55,6 +55,8 @@ export type PoolStats = {
   /** Freed, not yet given back to the filesystem. */
   readonly reclaimBytes: number;
   readonly metadataBytes: number;
+  /** Copied in the background, since the start, so that extents which few blocks kept alive became free. */
+  readonly filledBytes: number;
   readonly volumes: number;
   readonly snapshots: number;
   readonly connections: number;

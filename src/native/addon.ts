@@ -183,6 +183,10 @@ class AddonPlane implements Plane {
     this.#native.dropLeaves(handle);
   }
 
+  fill(handle: VolumeHandle, indices: readonly number[]): boolean {
+    return this.#native.fill(handle, [...indices]);
+  }
+
   grant(handle: VolumeHandle, firstAddress: number, count: number): void {
     if (this.#native.grant(handle, firstAddress, count)) return;
     // The volume went away while the grant was on its way: the extents come back as any unused ones do.

@@ -20,6 +20,7 @@ export declare class NativePlane {
   loadLeaf(handle: number, leaf: number, page: Uint8Array): boolean
   failLeaf(handle: number, leaf: number): void
   dropLeaves(handle: number): void
+  fill(handle: number, indices: Array<number>): boolean
   grant(handle: number, first: number, count: number): boolean
   returnGrants(handle: number): void
   refuse(handle: number): void
@@ -71,6 +72,7 @@ export interface ServerStats {
   connectionsTotal: number
   handshakesFailed: number
   panics: number
+  filledBytes: number
 }
 
 export interface SpeedLimits {

@@ -43,6 +43,8 @@ export type PlaneStats = {
   readonly connectionsTotal: number;
   readonly handshakesFailed: number;
   readonly panics: number;
+  /** Copied in the background from bases into extents. */
+  readonly filledBytes: number;
 };
 
 export type VolumeStats = {
@@ -175,6 +177,8 @@ export interface Plane {
   failLeaf(handle: VolumeHandle, leafIndex: number): void;
   /** Forgets all resident leaves of a volume without changes, under a fence, so that ownership is computed anew. */
   dropLeaves(handle: VolumeHandle): void;
+  /** Copies what these own entries show of their bases into their extents, in the background; false: still busy with the last ones. */
+  fill(handle: VolumeHandle, indices: readonly number[]): boolean;
 
   grant(handle: VolumeHandle, firstAddress: number, count: number): void;
   /** Takes back what the volume has not used; comes as `released`. Its next write asks again. */

@@ -157,6 +157,7 @@ describe('settings', () => {
     ],
     ['[pool]\nreserved_percentage = 101', 'pool.reserved_percentage is 101'],
     ['[pool]\nreserve_bytes = 1', 'pool.reserve_bytes is 1, but must be a whole number from 67108864'],
+    ['[pool]\nfill_bytes_per_second = -1', 'pool.fill_bytes_per_second is -1'],
     ['[pool]\nlow_percentage = 99', 'pool.low_percentage is 99, but must not be above'],
     ['nbd_connections_max = 0', 'nbd_connections_max is 0, but must be a whole number'],
     ['nbd_export_connections_max = 1.5', 'nbd_export_connections_max is 1.5'],

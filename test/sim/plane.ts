@@ -114,6 +114,7 @@ class SimVolume {
   jobs: Job[] = [];
   flushWaiters: Waiter[] = [];
   isBusy = false;
+  isFilling = false;
   connections = 0;
   limits: SpeedLimits = NO_LIMITS;
 
@@ -137,6 +138,7 @@ export class SimPlane implements Plane {
   readonly #damaged = new Set<number>();
   readonly #questions = new Map<number, (words: bigint[] | null) => void>();
   #lastQuestion = 0;
+  #filledBytes = 0;
   readonly #exports = new Map<string, { handle: VolumeHandle } & ExportMode>();
   readonly #pending = new Map<number, { volume: SimVolume; waiters: Waiter[]; job: Job | null }>();
   #lastToken = 0;
@@ -638,6 +640,46 @@ export class SimPlane implements Plane {
     if (volume !== undefined) this.#requestRound(volume, { kind: 'drop-leaves' }, null);
   }
 
+  fill(handle: VolumeHandle, indices: readonly number[]): boolean {
+    const volume = this.#volumes.get(handle);
+    if (volume === undefined || volume.readOnly || volume.isFilling) return volume?.isFilling !== true;
+    volume.isFilling = true;
+    void this.#fillAll(volume, indices).finally(() => {
+      volume.isFilling = false;
+    });
+    return true;
+  }
+
+  async #fillAll(volume: SimVolume, indices: readonly number[]): Promise<void> {
+    for (const index of indices) {
+      try {
+        await this.#request(volume, async () => {
+          // Once it is closed its extents may be somebody else's.
+          if (!this.#volumes.has(volume.handle)) return;
+          this.#fillEntry(volume, index);
+        });
+      } catch (error) {
+        if (!(error instanceof IoError)) throw error;
+      }
+    }
+  }
+
+  #fillEntry(volume: SimVolume, index: number): void {
+    const entry = this.#entry(volume, index);
+    if (!entry.isOwn || entry.extent === 0 || entry.mask === 0) return;
+    const block = new Uint8Array(BLOCK_BYTES);
+    const absent = entry.mask & ~entry.present;
+    for (let at = 0; at < 16; at += 1) {
+      if (((absent >> at) & 1) === 0) continue;
+      this.#readExtent(entry.base, at * BLOCK_BYTES, block);
+      this.#writeExtent(volume, entry.extent, at * BLOCK_BYTES, block);
+      this.#filledBytes += BLOCK_BYTES;
+    }
+    this.#noteDirty(volume, entry, index);
+    entry.present |= absent;
+    [entry.base, entry.mask] = [0, 0];
+  }
+
   grant(handle: VolumeHandle, first: number, count: number): void {
     const volume = this.#volumes.get(handle);
     if (volume === undefined) {
@@ -770,7 +812,8 @@ export class SimPlane implements Plane {
   stats(): PlaneStats {
     let connections = 0;
     for (const volume of this.#volumes.values()) connections += volume.connections;
-    return { connections, connectionsTotal: connections, handshakesFailed: 0, panics: 0 };
+    const filledBytes = this.#filledBytes;
+    return { connections, connectionsTotal: connections, handshakesFailed: 0, panics: 0, filledBytes };
   }
 
   volumeStats(handle: VolumeHandle): VolumeStats {

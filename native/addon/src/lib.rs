@@ -27,6 +27,7 @@ pub struct ServerStats {
     pub connections_total: i64,
     pub handshakes_failed: i64,
     pub panics: i64,
+    pub filled_bytes: i64,
 }
 
 #[napi(object)]
@@ -240,6 +241,11 @@ impl NativePlane {
     }
 
     #[napi]
+    pub fn fill(&self, handle: u32, indices: Vec<u32>) -> bool {
+        self.plane.fill(handle, indices)
+    }
+
+    #[napi]
     pub fn grant(&self, handle: u32, first: u32, count: u32) -> bool {
         self.plane.grant(handle, first, count)
     }
@@ -335,6 +341,7 @@ impl NativePlane {
             connections_total: stats.connections_total as i64,
             handshakes_failed: stats.handshakes_failed as i64,
             panics: stats.panics as i64,
+            filled_bytes: self.plane.filled_bytes() as i64,
         }
     }
 

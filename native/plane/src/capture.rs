@@ -156,6 +156,7 @@ impl Rounds for Arc<Volume> {
         self.request(Some(Job::DropLeaves { tries: DROP_TRIES }), None);
     }
     fn request_close(&self, id: u32) {
+        self.is_closing.store(true, Ordering::SeqCst);
         self.request(Some(Job::Close(id)), None);
     }
 }

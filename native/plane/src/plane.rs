@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -143,6 +144,16 @@ impl Plane {
         if let Some(volume) = self.volume(handle) {
             volume.request_drop_leaves();
         }
+    }
+
+    /// Copies what these entries show of their bases into their extents; false: not now.
+    pub fn fill(&self, handle: u32, indices: Vec<u32>) -> bool {
+        self.volume(handle)
+            .is_none_or(|volume| volume.fill(indices))
+    }
+
+    pub fn filled_bytes(&self) -> u64 {
+        self.shared.filled_bytes.load(Ordering::Relaxed)
     }
 
     /// False if the volume is gone: the engine keeps the extents.

@@ -4,13 +4,14 @@
 //! Locks, in order: gate, stripe, then one of `dirty`, `released`, grants, faults. No stripe lock is held while waiting for the
 //! engine. Invariants of the map are in `map.rs`.
 
+mod fill;
 mod read;
 mod unmap;
 mod write;
 
 use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -44,6 +45,9 @@ pub struct Shared {
     pub house_workers: Arc<Workers>,
     /// May wait in the kernel for a busy disk.
     pub writeback_workers: Arc<Workers>,
+    pub fill_workers: Arc<Workers>,
+    /// Copied from bases into extents.
+    pub filled_bytes: AtomicU64,
     pub commits: crate::capture::Commits,
     /// Held while a group is queued on its volumes: every volume sees two groups in the same order.
     pub(crate) together: Mutex<()>,
@@ -65,6 +69,8 @@ impl Shared {
             sync_workers: Workers::new("sync", 8),
             house_workers: Workers::new("house", 2),
             writeback_workers: Workers::new("writeback", 1),
+            fill_workers: Workers::new("fill", 1),
+            filled_bytes: AtomicU64::new(0),
             commits: crate::capture::Commits::default(),
             together: Mutex::default(),
             questions: crate::question::Questions::default(),
@@ -92,6 +98,9 @@ pub struct Volume {
     pub(crate) released: Mutex<Vec<u32>>,
     pub(crate) touched: Touched,
     pub(crate) writeback: Writeback,
+    is_filling: AtomicBool,
+    /// Raised before the last capture.
+    pub(crate) is_closing: AtomicBool,
     pub grants: Grants,
     pub(crate) sync: Mutex<SyncState>,
     faults: Mutex<Faults>,
@@ -180,6 +189,8 @@ impl Volume {
             released: Mutex::default(),
             touched: Touched::default(),
             writeback: Writeback::default(),
+            is_filling: AtomicBool::new(false),
+            is_closing: AtomicBool::new(false),
             grants: Grants::default(),
             sync: Mutex::default(),
             faults: Mutex::default(),

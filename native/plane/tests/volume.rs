@@ -361,7 +361,12 @@ fn run(seed: u64, steps: usize) {
                 with_entered(volume, || volume.read(offset, &mut bytes, Patience::Wait)).unwrap();
                 assert_same(seed, &format!("read of step {step}"), &bytes, &model[span]);
             }
-            84..90 => engine.flush(volume),
+            84..88 => engine.flush(volume),
+            // Beside everything that comes next.
+            88..90 => {
+                let first = (offset / EXTENT) as u32;
+                volume.fill((first..first + 8).collect());
+            }
             90..93 => volume.request_drop_leaves(),
             93..97 if snapshot_count < 6 => {
                 let handle = next_handle;
@@ -442,6 +447,65 @@ fn random_operations_agree_with_the_model() {
         println!("seed {seed}");
         run(seed, 400);
     }
+}
+
+/// Entries 0 to 3 with one block of their own each, before a freeze that shared everything else.
+fn partly_filled(engine: &Engine) -> (Arc<Volume>, Vec<u8>) {
+    let volume = engine.open(1, 8 * EXTENT);
+    let mut model = vec![7u8; 8 * EXTENT as usize];
+    with_entered(&volume, || volume.write(0, &model, Patience::Wait)).unwrap();
+    engine.freeze(&volume, &[2]);
+    for index in 0..4 {
+        let at = index * EXTENT + 4096;
+        with_entered(&volume, || volume.write(at, &[9; 4096], Patience::Wait)).unwrap();
+        model[at as usize..at as usize + 4096].fill(9);
+    }
+    (volume, model)
+}
+
+/// Returns when what was asked for before has been filled.
+fn wait_filled(volume: &Volume) {
+    while !volume.fill(Vec::new()) {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn filled_entries_let_their_base_go_and_show_the_same() {
+    let (engine, thread) = Engine::new(SLOTS_PER_FILE);
+    let (volume, model) = partly_filled(&engine);
+    // The last ones are shared, or holes, and stay as they are.
+    assert!(volume.fill(vec![0, 1, 2, 6, 511]));
+    wait_filled(&volume);
+    assert_eq!(
+        engine.shared.filled_bytes.load(Ordering::SeqCst),
+        3 * 15 * 4096
+    );
+    assert_same(0, "what was filled", &read_all(&volume), &model);
+    engine.flush(&volume);
+    let table = engine.state.lock().unwrap().tables[&1].clone();
+    for index in 0..3 {
+        let row = table.0[&index];
+        assert_eq!((row.present, row.base, row.mask), (0xffff, 0, 0));
+    }
+    assert_eq!(
+        (table.0[&3].present, table.0[&3].mask),
+        (0b10, !0b10),
+        "nobody asked for this one"
+    );
+    engine.finish(thread);
+}
+
+/// Its extents may be another volume's by the time the thread gets to it.
+#[test]
+fn a_volume_that_was_closed_is_not_filled_any_more() {
+    let (engine, thread) = Engine::new(SLOTS_PER_FILE);
+    let (volume, _) = partly_filled(&engine);
+    volume.request_close(77);
+    volume.fill(vec![0, 1, 2, 3]);
+    wait_filled(&volume);
+    assert_eq!(engine.shared.filled_bytes.load(Ordering::SeqCst), 0);
+    engine.finish(thread);
 }
 
 #[test]

@@ -197,6 +197,8 @@ export function scrapeRoute(app: FastifyInstance, { control }: RouteContext, { i
     metrics.poolMappedBytes.set(pool.mappedBytes);
     scrapeSpace(control.metrics, await poolSpace(control));
     metrics.poolReclaimBytes.set(pool.reclaimBytes);
+    metrics.poolFilledBytes.reset();
+    metrics.poolFilledBytes.inc(pool.filledBytes);
     metrics.poolMetadataBytes.set(pool.metadataBytes);
     return reply.type(metrics.registry.contentType).send(await metrics.registry.metrics());
   });

@@ -239,7 +239,7 @@ impl Volume {
         }
     }
 
-    fn copy_blocks(
+    pub(super) fn copy_blocks(
         &self,
         source: u32,
         target: u32,
