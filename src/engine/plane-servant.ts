@@ -16,6 +16,7 @@ import {
   type Plane,
   type PlaneEvent,
 } from '../native/plane.ts';
+import { absentLeaves } from './absent-leaves.ts';
 import type { Exports, Opened } from './exports.ts';
 import { Instant, type Part } from './instant.ts';
 import { Questions } from './questions.ts';
@@ -56,7 +57,6 @@ export class PlaneServant {
   #isCommitting = false;
   /** For leaves on their way to the plane, which copies them at once. */
   readonly #scratch = new Uint8Array(LEAF_BYTES);
-  readonly #empty = new Uint8Array(LEAF_BASES_OFFSET);
 
   constructor(parts: {
     plane: Plane;
@@ -136,7 +136,10 @@ export class PlaneServant {
   #serveFault(opened: Opened, leafIndex: number): void {
     try {
       const { page, isExclusive } = this.#state.leaf(opened.object, leafIndex);
-      if (page === null) return this.#plane.loadLeaf(opened.handle, leafIndex, this.#empty);
+      if (page === null) {
+        const count = absentLeaves(this.#state, opened.object, leafIndex);
+        return this.#plane.loadHoles(opened.handle, leafIndex, count);
+      }
       const isWritable = isExclusive && opened.freezing === 0 && opened.object.kind === 'volume';
       const sealed = isWritable ? this.#sealedAlone(page.words) : [];
       if (sealed.length > 0) return this.#unseal(opened, leafIndex, sealed);

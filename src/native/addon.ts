@@ -175,6 +175,10 @@ class AddonPlane implements Plane {
     this.#native.loadLeaf(handle, leafIndex, page);
   }
 
+  loadHoles(handle: VolumeHandle, firstLeaf: number, count: number): void {
+    this.#native.loadHoles(handle, firstLeaf, count);
+  }
+
   failLeaf(handle: VolumeHandle, leafIndex: number): void {
     this.#native.failLeaf(handle, leafIndex);
   }

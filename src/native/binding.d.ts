@@ -18,6 +18,7 @@ export declare class NativePlane {
   publish(name: string, handle: number, mode: ExportMode): void
   unpublish(name: string, id: number): void
   loadLeaf(handle: number, leaf: number, page: Uint8Array): boolean
+  loadHoles(handle: number, first: number, count: number): void
   failLeaf(handle: number, leaf: number): void
   dropLeaves(handle: number): void
   fill(handle: number, indices: Array<number>): boolean

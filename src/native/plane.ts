@@ -173,6 +173,11 @@ export interface Plane {
 
   /** Answers a fault. `page` is LEAF_BYTES long, or LEAF_BASES_OFFSET long when no entry has a base. */
   loadLeaf(handle: VolumeHandle, leafIndex: number, page: Uint8Array): void;
+  /**
+   * Answers a fault: the map has no such leaf, and none of the `count` from it on. It gets one only by a capture, or by a revert,
+   * which closes the volume before.
+   */
+  loadHoles(handle: VolumeHandle, firstLeaf: number, count: number): void;
   /** The leaf could not be read: waiting requests get EIO. */
   failLeaf(handle: VolumeHandle, leafIndex: number): void;
   /** Forgets all resident leaves of a volume without changes, under a fence, so that ownership is computed anew. */

@@ -1,4 +1,5 @@
 /** What changed since a snapshot, as clients that are not ours see it; and extended headers, which none here speaks, byte by byte. */
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { type Daemon, startDaemon } from '../support/daemon.ts';
@@ -133,8 +134,8 @@ print(h.can_meta_context('qemu:dirty-bitmap:${own}'))
 
     using client = await RawClient.extended(daemon.nbdSocket, `${name}-large`, contexts);
     client.send(extendedRequest({ command: COMMAND.status, cookie: 2n, length: LARGE }));
-    // One answer looks at 64 GiB of the allocation, and tells all there is of a list.
-    expect(statusOf(await client.chunk(2n, 0n))).toEqual([1, [2n ** 36n, 3n]]);
+    // One answer looks at 64 GiB of the allocation and what is known to be a hole behind, and tells all there is of a list.
+    expect(statusOf(await client.chunk(2n, 0n))).toEqual([1, [LARGE / 2n, 3n]]);
     expect(statusOf(await client.chunk(2n, 0n))).toEqual([2, [LARGE / 2n, 0n, 4096n, 1n, LARGE / 2n - 4096n, 0n]]);
     const payload = Buffer.alloc(12);
     payload.writeBigUInt64BE(LARGE / 2n, 0);
@@ -149,5 +150,26 @@ print(h.can_meta_context('qemu:dirty-bitmap:${own}'))
     expect(await client.chunk(4n, LARGE / 2n - 2n ** 33n)).toMatchObject({ flags: 1, kind: 0 });
     client.send(extendedRequest({ command: COMMAND.read, cookie: 5n, offset: LARGE / 2n, length: 4096n }));
     expect(await client.chunk(5n, LARGE / 2n)).toMatchObject({ flags: 1, kind: 2 });
+  });
+
+  it('a volume of 64 TiB with next to nothing in it is trimmed and described in one request', async () => {
+    const size = 2n ** 46n;
+    await using folder = await tempFolder();
+    const config = join(folder.path, 'quarry.toml');
+    await writeFile(config, '[pool]\nmax_over_subscription_ratio = 1000000\n');
+    await using roomy = await startDaemon({ args: ['--config', config] });
+    await quarryOn(roomy, 'volume', 'create', 'huge', '--size', '64TiB');
+    using client = await RawClient.extended(roomy.nbdSocket, 'huge', ['base:allocation']);
+    const write = { command: COMMAND.write, flags: FLAG.payloadLength, cookie: 1n, offset: size - 4096n };
+    client.send(Buffer.concat([extendedRequest({ ...write, length: 4096n }), Buffer.alloc(BLOCK, 7)]));
+    expect(await client.chunk(1n, size - 4096n)).toMatchObject({ flags: 1, kind: 0 });
+    client.send(extendedRequest({ command: COMMAND.status, cookie: 2n, length: size }));
+    expect(statusOf(await client.chunk(2n, 0n))).toEqual([1, [size - 2n ** 25n, 3n]]);
+    for (const command of [COMMAND.trim, COMMAND.zero]) {
+      client.send(extendedRequest({ command, cookie: 3n, length: size }));
+      expect(await client.chunk(3n, 0n)).toMatchObject({ flags: 1, kind: 0 });
+    }
+    client.send(extendedRequest({ command: COMMAND.read, cookie: 4n, offset: size - 4096n, length: 4096n }));
+    expect(await client.chunk(4n, size - 4096n)).toMatchObject({ flags: 1, kind: 2 });
   });
 });

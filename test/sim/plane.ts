@@ -136,6 +136,8 @@ export class SimPlane implements Plane {
   readonly #files = new Map<number, { readonly path: string; file: OpenFile | null }>();
   readonly #volumes = new Map<VolumeHandle, SimVolume>();
   readonly #damaged = new Set<number>();
+  /** What `loadHoles` was called with. */
+  readonly holesTold: { readonly handle: VolumeHandle; readonly firstLeaf: number; readonly count: number }[] = [];
   readonly #questions = new Map<number, (words: bigint[] | null) => void>();
   #lastQuestion = 0;
   #filledBytes = 0;
@@ -626,6 +628,12 @@ export class SimPlane implements Plane {
     const waiters = volume.faultWaiters.get(leafIndex) ?? [];
     volume.faultWaiters.delete(leafIndex);
     for (const waiter of waiters) waiter.resolve();
+  }
+
+  loadHoles(handle: VolumeHandle, firstLeaf: number, count: number): void {
+    this.holesTold.push({ handle, firstLeaf, count });
+    // The real one keeps the others in mind; here each is asked for when it is needed.
+    this.loadLeaf(handle, firstLeaf, new Uint8Array(LEAF_BASES_OFFSET));
   }
 
   failLeaf(handle: VolumeHandle, leafIndex: number): void {

@@ -231,6 +231,11 @@ impl NativePlane {
     }
 
     #[napi]
+    pub fn load_holes(&self, handle: u32, first: u32, count: u32) {
+        self.plane.load_holes(handle, first, count);
+    }
+
+    #[napi]
     pub fn fail_leaf(&self, handle: u32, leaf: u32) {
         self.plane.fail_leaf(handle, leaf);
     }

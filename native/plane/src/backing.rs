@@ -97,6 +97,11 @@ pub trait Backing: Send + Sync + 'static {
         patience: Patience,
         each: &mut dyn FnMut(Run) -> bool,
     ) -> Result<(), IoError>;
+    /// How many bytes from the offset on, `length` at most, are known to be holes without looking at what is mapped one by one: cheap
+    /// for any length. 0 says nothing.
+    fn hole_at(&self, _offset: u64, _length: u64) -> u64 {
+        0
+    }
     /// Asks the kernel to read the range ahead; a hint, never an error for data that is not there.
     fn cache(&self, offset: u64, length: u64, patience: Patience) -> Result<(), IoError>;
     /// Everything that completed before this call is durable when `done` runs with `Ok`. Never blocks.

@@ -36,8 +36,8 @@ pub const OUTSTANDING_MAX: usize = 256;
 pub const OUTSTANDING_BYTES_MAX: usize = 96 << 20;
 /// Contexts of changes that one connection may choose; each holds its list.
 pub const CHANGED_CONTEXTS_MAX: usize = 8;
-/// Of a range that a block status asks about, so much is looked at: with extended headers it may be the whole volume, and looking
-/// means having the map in memory (8 KiB per 32 MiB).
+/// Of a range that a block status asks about, so much is looked at (a hole behind it is known without): with extended headers it may
+/// be the whole volume, and looking means having the map in memory (8 KiB per 32 MiB).
 pub const STATUS_BYTES_MAX: u64 = 64 << 30;
 /// As much of a range is fetched for a CACHE, which is advice: no more than requests with compact headers can ask for.
 pub const CACHE_BYTES_MAX: u64 = 4 << 30;

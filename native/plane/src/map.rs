@@ -17,6 +17,8 @@ pub const LEAF_ENTRIES: usize = 512;
 pub const LEAF_BASES_OFFSET: usize = LEAF_ENTRIES * 8;
 pub const LEAF_MASKS_OFFSET: usize = LEAF_BASES_OFFSET + LEAF_ENTRIES * 4;
 pub const LEAF_BYTES: usize = LEAF_MASKS_OFFSET + LEAF_ENTRIES * 2;
+/// Of a volume, that one leaf maps.
+pub const LEAF_RANGE_BYTES: u64 = EXTENT_BYTES * LEAF_ENTRIES as u64;
 const LEAVES_PER_BRANCH: usize = 1024;
 
 pub const ALL_BLOCKS: u16 = 0xffff;
@@ -94,6 +96,16 @@ pub struct Leaf {
 }
 
 impl Leaf {
+    /// Of nothing but holes.
+    pub fn unused(generation: u32) -> Leaf {
+        Leaf {
+            entries: OnceLock::new(),
+            bases: OnceLock::new(),
+            generation: AtomicU32::new(generation),
+            own_lock: Mutex::new(()),
+        }
+    }
+
     /// From the bytes of the engine; `None` if the length is not one of the two allowed.
     pub fn decode(page: &[u8], generation: u32) -> Option<Leaf> {
         if page.len() != LEAF_BYTES && page.len() != LEAF_BASES_OFFSET {
@@ -111,9 +123,7 @@ impl Leaf {
         }
         let leaf = Leaf {
             entries,
-            bases: OnceLock::new(),
-            generation: AtomicU32::new(generation),
-            own_lock: Mutex::new(()),
+            ..Leaf::unused(generation)
         };
         if !rest.is_empty() {
             let (addresses, masks) = rest.split_at(LEAF_MASKS_OFFSET - LEAF_BASES_OFFSET);
@@ -142,6 +152,11 @@ impl Leaf {
     fn slot(&self, position: usize) -> &AtomicU64 {
         let entries = self.entries.get_or_init(holes);
         &entries[position % LEAF_ENTRIES]
+    }
+
+    /// No entry was ever stored in it.
+    fn is_unused(&self) -> bool {
+        self.entries.get().is_none()
     }
 
     pub fn generation(&self) -> u32 {
@@ -236,18 +251,27 @@ struct Branch {
     leaves: Box<[OnceLock<Arc<Leaf>>]>,
 }
 
-/// Two levels of leaves: 32 GiB per branch. Replaced as a whole when leaves are dropped or the volume grows.
+/// 32 GiB of a volume.
+#[derive(Default)]
+struct Limb {
+    branch: OnceLock<Arc<Branch>>,
+    /// Leaves of which the engine said that it has none. It gets one only from here, from a leaf that is resident and then counts
+    /// instead: so what it said holds as long as this map.
+    absent: [AtomicU64; LEAVES_PER_BRANCH / 64],
+}
+
+/// Two levels of leaves. Replaced as a whole when leaves are dropped or the volume grows.
 pub struct Map {
-    branches: Box<[OnceLock<Arc<Branch>>]>,
+    branches: Box<[Limb]>,
 }
 
 impl Map {
     pub fn new(size_bytes: u64) -> Map {
-        let leaves = size_bytes.div_ceil(EXTENT_BYTES * LEAF_ENTRIES as u64);
+        let leaves = size_bytes.div_ceil(LEAF_RANGE_BYTES);
         let branches =
             usize::try_from(leaves.div_ceil(LEAVES_PER_BRANCH as u64)).unwrap_or(usize::MAX);
         Map {
-            branches: (0..branches).map(|_| OnceLock::new()).collect(),
+            branches: (0..branches).map(|_| Limb::default()).collect(),
         }
     }
 
@@ -255,9 +279,12 @@ impl Map {
     pub fn grown(&self, size_bytes: u64) -> Map {
         let larger = Map::new(size_bytes);
         for (target, source) in larger.branches.iter().zip(&self.branches) {
-            if let Some(branch) = source.get() {
+            if let Some(branch) = source.branch.get() {
                 // Cannot be set already: `larger` is not shared yet.
-                let _ = target.set(Arc::clone(branch));
+                let _ = target.branch.set(Arc::clone(branch));
+            }
+            for (target, source) in target.absent.iter().zip(&source.absent) {
+                target.store(source.load(Ordering::Relaxed), Ordering::Relaxed);
             }
         }
         larger
@@ -271,6 +298,7 @@ impl Map {
         let index = index as usize;
         self.branches
             .get(index / LEAVES_PER_BRANCH)?
+            .branch
             .get()?
             .leaves
             .get(index % LEAVES_PER_BRANCH)?
@@ -280,8 +308,8 @@ impl Map {
     /// The first one wins: a leaf that is there may already carry changes.
     pub fn install(&self, index: u32, leaf: Leaf) {
         let index = index as usize;
-        if let Some(cell) = self.branches.get(index / LEAVES_PER_BRANCH) {
-            let branch = cell.get_or_init(|| {
+        if let Some(limb) = self.branches.get(index / LEAVES_PER_BRANCH) {
+            let branch = limb.branch.get_or_init(|| {
                 Arc::new(Branch {
                     leaves: (0..LEAVES_PER_BRANCH).map(|_| OnceLock::new()).collect(),
                 })
@@ -289,6 +317,60 @@ impl Map {
             if let Some(cell) = branch.leaves.get(index % LEAVES_PER_BRANCH) {
                 let _ = cell.set(Arc::new(leaf));
             }
+        }
+    }
+
+    /// The engine has none of `count` leaves from `first` on.
+    pub fn note_absent(&self, first: u32, count: u32) {
+        let past = first as usize + count as usize;
+        let mut index = first as usize;
+        while index < past {
+            let Some(limb) = self.branches.get(index / LEAVES_PER_BRANCH) else {
+                return;
+            };
+            let width = (64 - index % 64).min(past - index);
+            let bits = (u64::MAX >> (64 - width)) << (index % 64);
+            if let Some(word) = limb.absent.get(index % LEAVES_PER_BRANCH / 64) {
+                word.fetch_or(bits, Ordering::Release);
+            }
+            index += width;
+        }
+    }
+
+    /// How many bytes from the offset on, `length` at most, are holes for certain, by the leaves alone: none of them has an entry.
+    pub fn hole_at(&self, offset: u64, length: u64) -> u64 {
+        let first = (offset / LEAF_RANGE_BYTES) as usize;
+        let past = (offset + length).div_ceil(LEAF_RANGE_BYTES) as usize;
+        let mut index = first;
+        while index < past {
+            let count = self.holes_from(index);
+            if count == 0 {
+                break;
+            }
+            index += count;
+        }
+        (index as u64 * LEAF_RANGE_BYTES)
+            .min(offset + length)
+            .saturating_sub(offset)
+    }
+
+    /// Leaves from `index` on that hold nothing; not necessarily all of them, but none only if that one does or may.
+    fn holes_from(&self, index: usize) -> usize {
+        let Some(limb) = self.branches.get(index / LEAVES_PER_BRANCH) else {
+            return 0;
+        };
+        let position = index % LEAVES_PER_BRANCH;
+        let leaves = limb.branch.get().map(|branch| &branch.leaves);
+        // The leaf before the bit: whoever finds none there and the bit set began before that leaf was of use to anybody.
+        let resident = leaves.and_then(|leaves| leaves.get(position)?.get());
+        if let Some(leaf) = resident {
+            return usize::from(leaf.is_unused());
+        }
+        let absent = (limb.absent.get(position / 64))
+            .map_or(0, |word| word.load(Ordering::Acquire) >> (position % 64));
+        match leaves {
+            Some(_) => (absent & 1) as usize,
+            None => absent.trailing_ones() as usize,
         }
     }
 }
@@ -352,6 +434,43 @@ mod tests {
         leaf.adopt(6);
         assert!(!leaf.view(1).entry.has(Entry::OWN));
         assert!(Leaf::decode(&page[1..], 5).is_none());
+    }
+
+    #[test]
+    fn leaves_that_the_engine_lacks_are_holes_until_one_of_them_is_resident_and_has_an_entry() {
+        const SIZE: u64 = 3000 * LEAF_RANGE_BYTES - 5;
+        let map = Map::new(SIZE);
+        assert_eq!(map.hole_at(0, SIZE), 0);
+        // Over the borders of words and branches, and beyond the end.
+        map.note_absent(60, 4000);
+        assert_eq!(
+            map.hole_at(59 * LEAF_RANGE_BYTES, SIZE - 59 * LEAF_RANGE_BYTES),
+            0
+        );
+        let start = 60 * LEAF_RANGE_BYTES + 7;
+        assert_eq!(map.hole_at(start, SIZE - start), SIZE - start);
+        assert_eq!(map.hole_at(start, 9), 9);
+
+        let leaf = || Leaf::decode(&[0; LEAF_BASES_OFFSET], 1).expect("a valid length");
+        map.install(2000, leaf());
+        assert_eq!(
+            map.hole_at(start, SIZE - start),
+            SIZE - start,
+            "nothing is in it"
+        );
+        map.leaf(2000).expect("it was installed").store(
+            3,
+            Entry::new(9, 1, Entry::OWN),
+            Base::NONE,
+        );
+        let until = 2000 * LEAF_RANGE_BYTES - start;
+        assert_eq!(map.hole_at(start, SIZE - start), until);
+        assert_eq!(map.hole_at(2000 * LEAF_RANGE_BYTES, 1), 0);
+        let behind = 2001 * LEAF_RANGE_BYTES;
+        assert_eq!(map.hole_at(behind, SIZE - behind), SIZE - behind);
+        let grown = map.grown(2 * SIZE);
+        assert_eq!(grown.hole_at(start, 2 * SIZE - start), until);
+        assert_eq!(grown.hole_at(3072 * LEAF_RANGE_BYTES, 1), 0);
     }
 
     /// One TRIM of 64 TiB once took 8 GiB of memory for entries that are all holes.

@@ -134,6 +134,12 @@ impl Plane {
         is_valid
     }
 
+    pub fn load_holes(&self, handle: u32, first: u32, count: u32) {
+        if let Some(volume) = self.volume(handle) {
+            volume.load_holes(first, count);
+        }
+    }
+
     pub fn fail_leaf(&self, handle: u32, leaf: u32) {
         if let Some(volume) = self.volume(handle) {
             volume.fail_leaf(leaf);

@@ -25,7 +25,7 @@ use crate::file::{FileTable, SLOTS_PER_FILE, Touched, offset_of};
 use crate::gate::Gate;
 use crate::grant::{Grants, Taken};
 use crate::link::{Event, Link};
-use crate::map::{EXTENT_BYTES, Entry, LEAF_ENTRIES, Leaf, Map};
+use crate::map::{EXTENT_BYTES, Entry, LEAF_ENTRIES, LEAF_RANGE_BYTES, Leaf, Map};
 use crate::quiesce::Quiesce;
 use crate::throttle::Throttle;
 use crate::work::Workers;
@@ -229,6 +229,21 @@ impl Volume {
         }
         self.answer_fault(index, false);
         true
+    }
+
+    /// Answers a fault: the engine has no such leaf, and none of the `count` from it on. The one that was asked for may be wanted for
+    /// writing, and is resident from now on; whoever wants to write in another asks for that.
+    pub fn load_holes(&self, first: u32, count: u32) {
+        {
+            let _one = self.map_lock.lock();
+            if self.map.load().is_empty() {
+                self.grow_map(self.size());
+            }
+            let map = self.map.load();
+            map.note_absent(first, count);
+            map.install(first, Leaf::unused(self.generation.load(Ordering::SeqCst)));
+        }
+        self.answer_fault(first, false);
     }
 
     pub fn fail_leaf(&self, index: u32) {
@@ -491,10 +506,17 @@ impl Backing for Volume {
             // A repetition from the start must not report a run twice: look for missing leaves first.
             self.until_done(patience, || {
                 let map = self.map.load();
-                let first = offset / (EXTENT_BYTES * LEAF_ENTRIES as u64);
-                let last = (offset + length.max(1) - 1) / (EXTENT_BYTES * LEAF_ENTRIES as u64);
-                for index in first..=last {
-                    map.leaf(index as u32).ok_or(Stop::NeedLeaf(index as u32))?;
+                let end = offset + length;
+                let mut at = offset;
+                while at < end {
+                    let index = (at / LEAF_RANGE_BYTES) as u32;
+                    at = match map.hole_at(at, end - at) {
+                        0 => {
+                            map.leaf(index).ok_or(Stop::NeedLeaf(index))?;
+                            (u64::from(index) + 1) * LEAF_RANGE_BYTES
+                        }
+                        hole => at + hole,
+                    };
                 }
                 Ok(())
             })?;
@@ -502,6 +524,10 @@ impl Backing for Volume {
         self.until_done(patience, || {
             self.try_runs(offset, length, each, &mut done, &mut current)
         })
+    }
+
+    fn hole_at(&self, offset: u64, length: u64) -> u64 {
+        self.map.load().hole_at(offset, length)
     }
 
     fn cache(&self, offset: u64, length: u64, patience: Patience) -> Result<(), IoError> {

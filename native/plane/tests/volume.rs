@@ -52,6 +52,7 @@ struct State {
     committed: HashMap<u32, bool>,
     frozen: HashMap<u32, Vec<u32>>,
     refuse: bool,
+    faults: u32,
 }
 
 impl Engine {
@@ -97,10 +98,16 @@ impl Engine {
         let mut state = self.state.lock().unwrap();
         match event {
             Event::Fault { handle, leaf } => {
-                let page = state.page(handle, leaf);
+                state.faults += 1;
                 let volume = Arc::clone(&state.volumes[&handle]);
+                let absent = state.absent(handle, leaf);
+                let page = state.page(handle, leaf);
                 drop(state);
-                assert!(volume.load_leaf(leaf, &page));
+                if absent > 0 {
+                    volume.load_holes(leaf, absent);
+                } else {
+                    assert!(volume.load_leaf(leaf, &page));
+                }
             }
             Event::WantGrant { handle, .. } => {
                 let volume = Arc::clone(&state.volumes[&handle]);
@@ -225,6 +232,16 @@ impl Engine {
 
 impl State {
     /// A leaf with OWN where no other table names the extents of the entry.
+    /// How many leaves from one on the map does not have.
+    fn absent(&self, handle: u32, leaf: u32) -> u32 {
+        let rows = self.tables[&handle].0.keys();
+        let next = rows
+            .map(|index| index / LEAF_ENTRIES as u32)
+            .filter(|found| *found >= leaf)
+            .min();
+        next.unwrap_or(u32::MAX / LEAF_ENTRIES as u32) - leaf
+    }
+
     fn page(&self, handle: u32, leaf: u32) -> Vec<u8> {
         let mut names: HashMap<u32, u32> = HashMap::new();
         for row in self.tables.values().flat_map(|table| table.0.values()) {
@@ -611,6 +628,70 @@ fn groups_that_share_volumes_do_not_wait_for_each_other_for_ever() {
             });
         }
     });
+    engine.finish(thread);
+}
+
+/// One request over a large volume once asked the engine for each of its leaves: two million for 64 TiB.
+#[test]
+fn a_range_of_nothing_costs_what_is_mapped_in_it_and_not_its_length() {
+    const TIB: u64 = 1 << 40;
+    const SIZE: u64 = 64 * TIB;
+    let (engine, thread) = Engine::new(1000);
+    let volume = engine.open(1, SIZE);
+    let faults = || std::mem::take(&mut engine.state.lock().unwrap().faults);
+    let wait = Patience::Wait;
+    let trim_all = || with_entered(&volume, || volume.trim(0, SIZE, wait)).unwrap();
+    let runs = |patience| {
+        let mut found = Vec::new();
+        with_entered(&volume, || {
+            volume.runs(0, SIZE, patience, &mut |run| {
+                found.push(run);
+                true
+            })
+        })
+        .unwrap();
+        found
+    };
+    let hole = |length| Run {
+        length,
+        is_hole: true,
+    };
+    trim_all();
+    assert_eq!(faults(), 1);
+    assert_eq!(runs(Patience::Inline), [hole(SIZE)]);
+    assert_eq!(faults(), 0);
+
+    let places = [5 * TIB + 4096, 5 * TIB + (1 << 30), 40 * TIB];
+    for place in places {
+        with_entered(&volume, || volume.write(place, &[7; 4096], wait)).unwrap();
+    }
+    assert!(faults() <= 3);
+    // As after a start: what is known is what was committed.
+    engine.flush(&volume);
+    volume.request_drop_leaves();
+    while volume.hole_at(0, SIZE) > 0 {
+        std::thread::yield_now();
+    }
+    let data = Run {
+        length: 4096,
+        is_hole: false,
+    };
+    let mut expected = Vec::new();
+    let mut end = 0;
+    for place in places {
+        expected.extend([hole(place - end), data]);
+        end = place + 4096;
+    }
+    expected.push(hole(SIZE - end));
+    assert_eq!(runs(wait), expected);
+    // Each of the three leaves, and once for the holes before, between and behind them.
+    assert!(faults() <= 7);
+    trim_all();
+    assert_eq!(runs(wait), [hole(SIZE)]);
+    assert_eq!(faults(), 0);
+    let mut read = [1; 8192];
+    with_entered(&volume, || volume.read(places[0] - 4096, &mut read, wait)).unwrap();
+    assert_eq!(read, [0; 8192]);
     engine.finish(thread);
 }
 

@@ -9,6 +9,7 @@ pub mod handshake;
 mod options;
 pub mod outgoing;
 pub mod replies;
+pub mod status;
 pub mod stream;
 pub mod tls;
 pub mod wire;

@@ -99,6 +99,8 @@ pub mod chunk {
 /// States of base:allocation.
 pub const STATE_HOLE: u32 = 1;
 pub const STATE_ZERO: u32 = 2;
+/// A hole that reads as zeros, as all do here.
+pub const STATE_EMPTY: u32 = STATE_HOLE | STATE_ZERO;
 /// State of contexts of changes, as qemu has it.
 pub const STATE_DIRTY: u32 = 1;
 

@@ -3,7 +3,9 @@
 use super::{Pending, Stop, Volume, pieces};
 use crate::backing::{IoError, Patience, Run};
 use crate::file::offset_of;
-use crate::map::{BLOCK_BYTES, BLOCKS_PER_EXTENT, EXTENT_BYTES, LEAF_ENTRIES, View};
+use crate::map::{
+    BLOCK_BYTES, BLOCKS_PER_EXTENT, EXTENT_BYTES, LEAF_ENTRIES, LEAF_RANGE_BYTES, View,
+};
 
 impl Volume {
     pub(super) fn try_read(
@@ -95,23 +97,39 @@ impl Volume {
         current: &mut Run,
     ) -> Result<(), Stop> {
         let map = self.map.load();
-        for piece in pieces(offset + *done, length - *done) {
-            let leaf_index = (piece.index / LEAF_ENTRIES as u64) as u32;
+        let mut add = |is_hole, length, done: &mut u64, current: &mut Run| {
+            let goes_on = if is_hole != current.is_hole && current.length > 0 {
+                each(std::mem::replace(current, Run { length: 0, is_hole }))
+            } else {
+                true
+            };
+            current.is_hole = is_hole;
+            current.length += length;
+            *done += length;
+            goes_on
+        };
+        while *done < length {
+            let at = offset + *done;
+            let hole = map.hole_at(at, length - *done);
+            if hole > 0 {
+                if !add(true, hole, done, current) {
+                    return Ok(());
+                }
+                continue;
+            }
+            let leaf_index = (at / LEAF_RANGE_BYTES) as u32;
             let leaf = map.leaf(leaf_index).ok_or(Stop::NeedLeaf(leaf_index))?;
-            let visible = leaf.view(piece.index as usize % LEAF_ENTRIES).visible();
-            let mut start = piece.start;
-            while start < piece.end {
-                let (is_hole, end) = run_of_blocks(!visible, start, piece.end);
-                if is_hole != current.is_hole && current.length > 0 {
-                    let run = std::mem::replace(current, Run { length: 0, is_hole });
-                    if !each(run) {
+            let here = (LEAF_RANGE_BYTES - at % LEAF_RANGE_BYTES).min(length - *done);
+            for piece in pieces(at, here) {
+                let visible = leaf.view(piece.index as usize % LEAF_ENTRIES).visible();
+                let mut start = piece.start;
+                while start < piece.end {
+                    let (is_hole, end) = run_of_blocks(!visible, start, piece.end);
+                    if !add(is_hole, end - start, done, current) {
                         return Ok(());
                     }
+                    start = end;
                 }
-                current.is_hole = is_hole;
-                current.length += end - start;
-                *done += end - start;
-                start = end;
             }
         }
         if current.length > 0 {

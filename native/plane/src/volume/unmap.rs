@@ -4,8 +4,8 @@
 use super::{Piece, Stop, Volume, pieces};
 use crate::backing::{Backing, Patience};
 use crate::map::{
-    BLOCK_BYTES, BLOCKS_PER_EXTENT, Base, EXTENT_BYTES, Entry, LEAF_ENTRIES, Leaf, blocks_covered,
-    blocks_touched,
+    BLOCK_BYTES, BLOCKS_PER_EXTENT, Base, EXTENT_BYTES, Entry, LEAF_ENTRIES, LEAF_RANGE_BYTES,
+    Leaf, blocks_covered, blocks_touched,
 };
 use std::sync::atomic::Ordering;
 
@@ -32,12 +32,21 @@ impl Volume {
         let map = self.map.load();
         let generation = self.generation.load(Ordering::Acquire);
         let size = self.size();
-        for piece in pieces(offset + *done, length - *done) {
-            let leaf_index = (piece.index / LEAF_ENTRIES as u64) as u32;
+        while *done < length {
+            let at = offset + *done;
+            let hole = map.hole_at(at, length - *done);
+            if hole > 0 {
+                *done += hole;
+                continue;
+            }
+            let leaf_index = (at / LEAF_RANGE_BYTES) as u32;
             let leaf = map.leaf(leaf_index).ok_or(Stop::NeedLeaf(leaf_index))?;
-            let end = end_of(piece, size);
-            self.unmap_piece(leaf, generation, Piece { end, ..piece }, edges, patience)?;
-            *done += piece.end - piece.start;
+            let here = (LEAF_RANGE_BYTES - at % LEAF_RANGE_BYTES).min(length - *done);
+            for piece in pieces(at, here) {
+                let end = end_of(piece, size);
+                self.unmap_piece(leaf, generation, Piece { end, ..piece }, edges, patience)?;
+                *done += piece.end - piece.start;
+            }
         }
         Ok(())
     }
