@@ -1,7 +1,7 @@
 //! STARTTLS: who may, who must, what is forgotten, and that requests under TLS are answered as plain ones are: in batches, out of
 //! order, in pieces of any size, to clients that read slowly.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -443,4 +443,114 @@ fn a_client_that_stops_in_the_tls_handshake_is_dropped_in_time() {
         client.assert_closed();
     }
     drop(fixture);
+}
+
+/// The time for a handshake is for all of it: bytes that come one by one buy no more.
+#[test]
+fn a_client_that_dribbles_in_the_tls_handshake_or_behind_it_is_dropped_in_time() {
+    let authority = Authority::new();
+    let limits = Limits {
+        handshake: Duration::from_millis(400),
+        ..Limits::default()
+    };
+    let fixture = fixture_with(limits, 1 << 20);
+    fixture
+        .server
+        .set_tls(TlsMode::Require(load(&authority.files(None)).unwrap()));
+    let dribble = |mut say: Box<dyn FnMut(u8) -> bool>| {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(20) && say(b'x') {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        begun.elapsed()
+    };
+    // A record of 16 KiB is announced, and comes in pieces of a byte.
+    let mut client = Client::greeted(&fixture.path);
+    assert_eq!(client.ask(STARTTLS, &[])[0].kind, ACK);
+    client.say(&[22, 3, 1, 64, 0, 1, 0, 63, 252]);
+    let mut stream = client.stream.try_clone().unwrap();
+    let lasted = dribble(Box::new(move |byte| stream.write_all(&[byte]).is_ok()));
+    assert!(lasted < Duration::from_secs(10), "{lasted:?}");
+    client.assert_closed();
+    // The same with an option of 60,000 bytes, each in a record of its own.
+    let mut client = encrypted(&fixture, &authority.client(None));
+    let mut sent = option(3, &[0; 60_000]);
+    sent.truncate(16);
+    client.say(&sent);
+    let lasted = dribble(Box::new(move |byte| client.try_whisper(&[byte])));
+    assert!(lasted < Duration::from_secs(10), "{lasted:?}");
+    eventually("both ended", || fixture.server.stats().connections == 0);
+    assert_eq!(fixture.server.stats().handshakes_failed, 2);
+}
+
+/// What it does not read waits encrypted, in the queue and in the socket: no more than on a plain connection is read for it, and
+/// whoever completes its requests goes on with those of others.
+#[test]
+fn a_client_that_asks_for_much_under_tls_and_reads_nothing_holds_up_nobody() {
+    let authority = Authority::new();
+    let limits = Limits {
+        io_threads_max: 2,
+        ..Limits::default()
+    };
+    let fixture = fixture_with(limits, 8 << 20);
+    fixture
+        .server
+        .set_tls(TlsMode::Require(load(&authority.files(None)).unwrap()));
+    let config = authority.client(None);
+    fixture.memory.script(|script| script.slow = Some(0..4096));
+    let mut deaf = ready(&fixture, &config);
+    let requests: Vec<u8> = (0..1000)
+        .flat_map(|number| request(0, READ, number, 0, 1 << 20))
+        .collect();
+    deaf.say(&requests);
+    fixture.memory.wait_until(|script| script.waiting == 1);
+    fixture.memory.script(|script| script.slow = None);
+
+    let mut other = ready(&fixture, &config);
+    (fixture.memory).script(|script| script.slow = Some(4 << 20..5 << 20));
+    other.say(&request(0, READ, 1, 4 << 20, 10));
+    fixture.memory.wait_until(|script| script.waiting == 1);
+    fixture.memory.script(|script| script.slow = None);
+    assert_eq!(other.reply().errno(), 0);
+    assert_eq!(other.take(10), [0; 10]);
+    drop(other);
+    let stats = || fixture.server.export_stats(&(fixture.memory.clone() as _));
+    let read = stats().read_bytes;
+    assert!(
+        read <= 160 << 20,
+        "{read} bytes were read for a client that reads none"
+    );
+    let (done, waiting) = std::sync::mpsc::channel();
+    fixture
+        .server
+        .unpublish("disk", Box::new(move || done.send(()).unwrap()));
+    waiting
+        .recv_timeout(Duration::from_secs(20))
+        .expect("unpublish ends the deaf client's connection");
+}
+
+/// Who speaks without end and says nothing is dropped by the TLS library; until then its requests are answered.
+#[test]
+fn key_updates_without_end_neither_keep_replies_back_nor_are_served_for_ever() {
+    let (fixture, authority) = secured(TlsMode::Require, 1 << 20);
+    let mut client = ready(&fixture, &authority.client(None));
+    fixture.memory.script(|script| script.slow = Some(0..4096));
+    client.say(&request(0, READ, 1, 0, 4096));
+    fixture.memory.wait_until(|script| script.waiting == 1);
+    for _ in 0..20 {
+        client.renew_keys();
+    }
+    fixture.memory.script(|script| script.slow = None);
+    let reply = Reply::Simple {
+        cookie: 1,
+        errno: 0,
+    };
+    assert_eq!(client.reply(), reply);
+    client.take(4096);
+    let mut count = 0;
+    while client.try_renew_keys() {
+        count += 1;
+        assert!(count < 100_000, "the server takes key updates for ever");
+    }
+    eventually("it ended", || fixture.server.stats().connections == 0);
 }

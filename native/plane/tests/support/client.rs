@@ -238,6 +238,25 @@ impl Client {
         stream.read_exact(&mut [0; 20])
     }
 
+    /// Under TLS: whether the server still listens.
+    #[allow(dead_code)]
+    pub fn try_whisper(&mut self, bytes: &[u8]) -> bool {
+        let session = self.tls.as_mut().expect("after shake");
+        session.writer().write_all(bytes).unwrap();
+        session.write_tls(&mut self.stream).is_ok()
+    }
+
+    #[allow(dead_code)]
+    pub fn try_renew_keys(&mut self) -> bool {
+        let session = self.tls.as_mut().expect("after shake");
+        session.refresh_traffic_keys().is_ok() && session.write_tls(&mut self.stream).is_ok()
+    }
+
+    #[allow(dead_code)]
+    pub fn renew_keys(&mut self) {
+        assert!(self.try_renew_keys());
+    }
+
     pub fn take(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
         match &mut self.tls {
