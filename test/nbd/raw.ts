@@ -3,12 +3,13 @@
  * tests, and knows nothing of volumes.
  */
 import { connect, type Socket } from 'node:net';
+import { type ConnectionOptions, connect as connectTls } from 'node:tls';
 
 export const COMMAND = { read: 0, write: 1, disconnect: 2, flush: 3, trim: 4, cache: 5, zero: 6, status: 7 } as const;
 export const FLAG = { fua: 1, noHole: 2, dontFragment: 4, onlyOne: 8, fastZero: 16, payloadLength: 32 } as const;
 export const ERRNO = { permission: 1, io: 5, invalid: 22, noSpace: 28 } as const;
 
-export const OPTION = { list: 3, go: 7, setMetaContext: 10, extendedHeaders: 11 } as const;
+export const OPTION = { list: 3, startTls: 5, go: 7, setMetaContext: 10, extendedHeaders: 11 } as const;
 
 const GREETING_BYTES = 18;
 const OPTION_MAGIC = 0x49484156454f5054n;
@@ -121,6 +122,19 @@ export class RawClient implements Disposable {
     const socket = connect({ path });
     await new Promise<void>((resolve, reject) => {
       socket.once('connect', resolve);
+      socket.once('error', reject);
+    });
+    return new RawClient(socket);
+  }
+
+  /** As `greeted`, and from there on under TLS. */
+  static async secured(path: string, options: ConnectionOptions): Promise<RawClient> {
+    const client = await RawClient.greeted(path);
+    await client.ask(OPTION.startTls, Buffer.alloc(0));
+    client.#socket.removeAllListeners('data');
+    const socket = connectTls({ ...options, socket: client.#socket });
+    await new Promise<void>((resolve, reject) => {
+      socket.once('secureConnect', resolve);
       socket.once('error', reject);
     });
     return new RawClient(socket);

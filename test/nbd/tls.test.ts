@@ -1,6 +1,6 @@
 /** NBD under TLS with clients that are not ours: who gets in, that bytes are the same, and that certificates can be renewed. */
 import { randomBytes } from 'node:crypto';
-import { copyFile, stat, writeFile } from 'node:fs/promises';
+import { copyFile, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { NbdClient } from '../../src/image/nbd-client.ts';
@@ -9,10 +9,14 @@ import { type Daemon, startDaemon } from '../support/daemon.ts';
 import { describeWith, run, tryRun } from '../support/peers.ts';
 import { quarry, quarryOn } from '../support/quarry.ts';
 import { type TempFolder, tempFolder } from '../support/temp.ts';
-import { option, RawClient } from './raw.ts';
+import { COMMAND, exportData, OPTION, option, RawClient, request } from './raw.ts';
 
 const MIB = 2 ** 20;
 const WAIT = { timeout: 20_000 };
+async function residentBytes(pid: number): Promise<number> {
+  return Number(/VmRSS:\s+(\d+)/.exec(await readFile(`/proc/${pid}/status`, 'utf8'))?.[1]) * 1024;
+}
+
 const ERR_TLS_REQUIRED = 0x80000005;
 
 describeWith(['openssl', 'nbdinfo', 'nbdcopy', 'qemu-img', 'qemu-io'], 'where TLS is required', () => {
@@ -115,6 +119,23 @@ describeWith(['openssl', 'nbdinfo', 'nbdcopy', 'qemu-img', 'qemu-io'], 'where TL
     await quarryOn(daemon, 'backup', 'restore', 'saved', '--into', 'disk');
     await holds(0x11);
     expect((await stat(join(daemon.dataDir, 'internal.sock'))).mode & 0o777).toBe(0o600);
+  });
+
+  it('a client that asks for much and reads nothing takes no more memory than without TLS', async () => {
+    const pem = (name: string) => readFile(join(certificates.client, name));
+    const [ca, cert, key] = await Promise.all(['ca-cert.pem', 'client-cert.pem', 'client-key.pem'].map(pem));
+    using client = await RawClient.secured(daemon.nbdSocket, { ca, cert, key, host: 'localhost' });
+    await client.ask(OPTION.go, exportData('disk'));
+    await client.write(0, Buffer.alloc(32 * MIB, 7));
+    const before = await residentBytes(daemon.pid);
+    client.stopReading();
+    const read = request({ command: COMMAND.read, length: 32 * MIB });
+    client.send(Buffer.concat(Array.from({ length: 200 }, () => read)));
+    await using other = await NbdClient.connect(shown(certificates.client));
+    for (let count = 0; count < 20; count += 1) await other.write(count * 4096, Buffer.alloc(4096, count));
+    // Of 6.4 GB asked for, what one request and one batch may take is held.
+    expect((await residentBytes(daemon.pid)) - before).toBeLessThan(256 * MIB);
+    await client.vanish();
   });
 
   it('SIGHUP brings a new certificate for new connections; one that is broken changes nothing', async () => {
