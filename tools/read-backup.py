@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Restores a backup of Quarry from a folder that holds its repository, with nothing but Python's own library.
+"""Restores a backup of Quarry from a folder that holds its repository, with nothing but Python's own library (and the
+package zstandard, where chunks are compressed by zstd).
 
 usage: read-backup.py REPOSITORY VOLUME BACKUP TARGET
 
@@ -117,6 +118,20 @@ def unpacked(data, size):
     return lz4(data[4:], size)
 
 
+def zstd(data, size):
+    try:
+        import zstandard
+    except ImportError:
+        sys.exit('read-backup: chunks are compressed by zstd: install the Python package zstandard')
+    try:
+        return zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
+    except zstandard.ZstdError as error:
+        raise ValueError(error) from error
+
+
+CODECS = {1: lambda data, size: data, 2: unpacked, 3: zstd}
+
+
 class Damaged(Exception):
     pass
 
@@ -166,8 +181,8 @@ def restore(repository, volume, backup, target):
                     continue
                 chunk = number * leaf_chunks + slot
                 data = repository.read(packs[pack], at, stored_bytes)
-                check(flags in (1, 2), f'chunk {chunk} has flags {flags:#x}')
-                plain = data if flags == 1 else unpacked(data, chunk_bytes)
+                check(flags in CODECS, f'chunk {chunk} has flags {flags:#x}')
+                plain = CODECS[flags](data, chunk_bytes)
                 check(len(plain) == chunk_bytes and blake3(plain) == chunk_hash, f'chunk {chunk} is damaged')
                 image.seek(chunk * chunk_bytes)
                 image.write(plain[:size - chunk * chunk_bytes])

@@ -3,6 +3,7 @@
  * them back; nothing is shared. It knows jobs, not why they are done.
  */
 import { Worker } from 'node:worker_threads';
+import type { Compression } from '../format/backup-pack.ts';
 
 export type ChunkKeys = { readonly dataKey: Uint8Array; readonly hashKey: Uint8Array };
 
@@ -16,6 +17,7 @@ export type EncodeJob = {
   readonly volume: Uint8Array;
   /** Per chunk the hash that needs no storing again, zeros where there is none. */
   readonly knownHashes: Uint8Array | null;
+  readonly compression: Compression;
   readonly keys: ChunkKeys | null;
 };
 export type EncodedChunk =

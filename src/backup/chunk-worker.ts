@@ -8,6 +8,7 @@ import { Blake3Hasher, blake3 } from '@napi-rs/blake-hash';
 import { compressSync, uncompressSync } from 'lz4-napi';
 import { CODEC, CODEC_MASK, ENCRYPTED, HASH_BYTES } from '../format/backup-pack.ts';
 import type { Decoded, DecodeJob, Encoded, EncodeJob, Hashed, HashJob, PoolReply, PoolRequest } from './chunk-pool.ts';
+import { loadZstd } from './zstd.ts';
 
 /** A chunk is stored compressed when that saves at least a sixteenth. */
 const WORTH_SHIFT = 4;
@@ -57,9 +58,9 @@ function encode(job: EncodeJob): Encoded {
       chunks.push({ kind: 'same' });
       continue;
     }
-    const packed = compressSync(plain);
+    const packed = job.compression === 'zstd' ? loadZstd().compress(plain) : compressSync(plain);
     const isWorth = packed.length <= plain.length - (plain.length >> WORTH_SHIFT);
-    let flags: number = isWorth ? CODEC.lz4 : CODEC.raw;
+    let flags: number = isWorth ? CODEC[job.compression] : CODEC.raw;
     let body = isWorth ? packed : plain;
     if (job.keys !== null) {
       const chunk = job.firstChunk + index;
@@ -97,6 +98,13 @@ function decodeOne(job: DecodeJob, chunk: DecodeJob['chunks'][number], zeros: Bu
     if (body.length < 4 || body.readUInt32LE(0) !== zeros.length) return 'it does not decompress';
     try {
       body = uncompressSync(body);
+    } catch {
+      return 'it does not decompress';
+    }
+  } else if (codec === CODEC.zstd) {
+    const zstd = loadZstd();
+    try {
+      body = zstd.decompress(body, zeros.length);
     } catch {
       return 'it does not decompress';
     }

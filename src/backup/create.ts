@@ -261,6 +261,7 @@ class BackupWork {
       chunkBytes,
       volume: this.#volumeBytes,
       knownHashes: state.before === null ? null : knownHashes(state.before, first % LEAF_CHUNKS, count),
+      compression: this.#repository.compression,
       keys: this.#key,
     });
     return { ...piece, encoded };

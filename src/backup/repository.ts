@@ -19,6 +19,7 @@ import {
   type ManifestLeaf,
   type Tombstone,
 } from '../format/backup-manifest.ts';
+import type { Compression } from '../format/backup-pack.ts';
 import type { ObjectStore } from '../objects/objects.ts';
 import type { ChunkPool } from './chunk-pool.ts';
 import type { WrappingKey } from './encryption.ts';
@@ -41,6 +42,8 @@ export type RepositoryOptions = {
   readonly objects: ObjectStore;
   readonly pool: ChunkPool;
   readonly wrappingKey: WrappingKey | null;
+  /** Of new chunks; `lz4` where absent. */
+  readonly compression?: Compression;
   /** Milliseconds since 1970. */
   readonly now: () => number;
 };
@@ -49,6 +52,7 @@ export class Repository {
   readonly objects: ObjectStore;
   readonly pool: ChunkPool;
   readonly wrappingKey: WrappingKey | null;
+  readonly compression: Compression;
   readonly now: () => number;
   readonly chunkBytes: number;
   readonly id: string;
@@ -61,6 +65,7 @@ export class Repository {
     this.objects = options.objects;
     this.pool = options.pool;
     this.wrappingKey = options.wrappingKey;
+    this.compression = options.compression ?? 'lz4';
     this.now = options.now;
     this.chunkBytes = format.chunk_bytes;
     this.id = format.id;

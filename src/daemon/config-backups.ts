@@ -3,7 +3,9 @@
  */
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
+import { loadZstd } from '../backup/zstd.ts';
 import { Failure } from '../base/errors.ts';
+import { COMPRESSIONS, type Compression } from '../format/backup-pack.ts';
 import type { S3Options } from '../objects/s3.ts';
 
 export type BackupTarget =
@@ -89,6 +91,14 @@ export function previousKeysOf(current: string | undefined, paths: readonly stri
   if (current === undefined && paths.length > 0)
     throw refuse('backup_previous_key_files are the keys before backup_key_file: give that one too.');
   return paths.flatMap((path) => backupKeyOf(path) ?? []);
+}
+
+export function compressionOf(word: string): Compression {
+  const found = COMPRESSIONS.find((compression) => compression === word);
+  if (found === undefined) throw refuse(`backup_compression is '${word}', but must be ${COMPRESSIONS.join(' or ')}.`);
+  // Better than at the first backup.
+  if (found === 'zstd') loadZstd();
+  return found;
 }
 
 /** Slower, and a pack would not be through before its backup is taken for dead. */

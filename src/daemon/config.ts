@@ -14,11 +14,19 @@ import { isLogLevel, LOG_LEVELS, type LogFormat, type LogLevel } from '../base/l
 import { QUOTA_RESOURCES, type QuotaDefaults } from '../control/control.ts';
 import { NO_LIMITS, UNLIMITED, USUAL_LIMITS } from '../control/quotas.ts';
 import type { PoolSettings } from '../engine/engine.ts';
+import type { Compression } from '../format/backup-pack.ts';
 import type { ConnectionLimits, TlsOptions } from '../native/plane.ts';
 import { type Address, isLoopback, parseAddress, splitAddresses } from './address.ts';
 import type { ApiTlsFiles } from './api-tls.ts';
 import { type Access, accessOf, rateLimitsOf } from './config-access.ts';
-import { type BackupTarget, backupKeyOf, backupRateOf, backupTargetOf, previousKeysOf } from './config-backups.ts';
+import {
+  type BackupTarget,
+  backupKeyOf,
+  backupRateOf,
+  backupTargetOf,
+  compressionOf,
+  previousKeysOf,
+} from './config-backups.ts';
 import { poolOf } from './config-pool.ts';
 
 /** As the command line gives them; whatever is absent comes from the file or is the default. */
@@ -70,6 +78,7 @@ export type Config = {
   readonly backupKey: Buffer | null;
   /** Those before it, which still open what they have wrapped. */
   readonly previousBackupKeys: readonly Buffer[];
+  readonly backupCompression: Compression;
   /** At which rate backups may use their place; null: as fast as it goes. */
   readonly backupBytesPerSecond: number | null;
 };
@@ -97,6 +106,7 @@ const KEYS = {
   s3: 'table',
   backup_key_file: 'text',
   backup_previous_key_files: 'texts',
+  backup_compression: 'text',
   log_level: 'text',
   log_format: 'text',
   public_endpoint: 'text',
@@ -176,6 +186,7 @@ export function readConfig(flags: ServeFlags, options: { isTerminal: boolean }):
       table: (file['s3'] as Plain | undefined) ?? {},
     }),
     backupBytesPerSecond: backupRateOf(file['backup_bytes_per_second'] as number | undefined),
+    backupCompression: compressionOf(text('backup_compression', undefined) ?? 'lz4'),
     backupKey: backupKeyOf(text('backup_key_file', undefined)),
     previousBackupKeys: previousKeysOf(
       text('backup_key_file', undefined),

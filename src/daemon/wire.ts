@@ -176,7 +176,7 @@ async function pause(ms: number, signal: AbortSignal): Promise<void> {
 
 /** How to open it; null where there is none. */
 function repositoryOf(config: Config, pool: ChunkPool): OpenRepository | null {
-  const { backups, backupBytesPerSecond, backupKey, previousBackupKeys } = config;
+  const { backups, backupBytesPerSecond, backupCompression: compression, backupKey, previousBackupKeys } = config;
   if (backups.kind === 'none') return null;
   const previous = previousBackupKeys.map(wrappingKeyFrom);
   const wrappingKey = backupKey === null ? null : { ...wrappingKeyFrom(backupKey), previous };
@@ -191,7 +191,7 @@ function repositoryOf(config: Config, pool: ChunkPool): OpenRepository | null {
             pause,
             signal,
           });
-    return Repository.open({ objects, pool, wrappingKey, now: Date.now });
+    return Repository.open({ objects, pool, wrappingKey, compression, now: Date.now });
   };
 }
 

@@ -11,7 +11,10 @@ import { blake3 } from '@napi-rs/blake-hash';
 import { Failure } from '../base/errors.ts';
 
 /** How a chunk is stored: the low byte is the codec. */
-export const CODEC = { raw: 1, lz4: 2 } as const;
+export const CODEC = { raw: 1, lz4: 2, zstd: 3 } as const;
+/** What chunks may be compressed by. */
+export const COMPRESSIONS = ['lz4', 'zstd'] as const;
+export type Compression = (typeof COMPRESSIONS)[number];
 export const CODEC_MASK = 0xff;
 export const ENCRYPTED = 0x100;
 export const HASH_BYTES = 32;

@@ -37,11 +37,12 @@ async function expectGood(world: BackupWorld, taken: Taken): Promise<void> {
 }
 
 describe.each([
-  ['plain', null],
-  ['encrypted', wrappingKeyFrom(Buffer.alloc(32, 7))],
-])('%s', (_, wrappingKey) => {
+  ['plain', null, 'lz4'],
+  ['encrypted', wrappingKeyFrom(Buffer.alloc(32, 7)), 'lz4'],
+  ['by zstd', null, 'zstd'],
+] as const)('%s', (_, wrappingKey, compression) => {
   test('a full backup restores what was there, and a restored volume has no more data than it needs', async () => {
-    await using world = await BackupWorld.open({ wrappingKey });
+    await using world = await BackupWorld.open({ wrappingKey, compression });
     const volume = someVolume();
     // Zeros that were written are not stored.
     await volume.write(100 * MIB, Buffer.alloc(2 * MIB));
@@ -53,7 +54,7 @@ describe.each([
   });
 
   test('an incremental one reads and stores what changed only, and restores by itself', async () => {
-    await using world = await BackupWorld.open({ wrappingKey });
+    await using world = await BackupWorld.open({ wrappingKey, compression });
     const volume = someVolume();
     const full = await world.take(volume);
     volume.fill(MIB, 4 * KIB);
@@ -69,7 +70,7 @@ describe.each([
   });
 
   test('without the base only hashes tell what changed: everything is read, the same is stored', async () => {
-    await using world = await BackupWorld.open({ wrappingKey });
+    await using world = await BackupWorld.open({ wrappingKey, compression });
     const volume = someVolume();
     const full = await world.take(volume);
     volume.fill(2 * MIB, 64 * KIB);
@@ -81,7 +82,7 @@ describe.each([
   });
 
   test('an unchanged volume costs a manifest and nothing else', async () => {
-    await using world = await BackupWorld.open({ wrappingKey });
+    await using world = await BackupWorld.open({ wrappingKey, compression });
     const volume = someVolume();
     const full = await world.take(volume);
     const before = world.files().size;

@@ -12,6 +12,7 @@ import type { WrappingKey } from '../../src/backup/encryption.ts';
 import { Repository } from '../../src/backup/repository.ts';
 import { restoreBackup } from '../../src/backup/restore.ts';
 import type { ManifestAbout } from '../../src/format/backup-manifest.ts';
+import type { Compression } from '../../src/format/backup-pack.ts';
 import { FolderObjects } from '../../src/objects/folder.ts';
 import type { ObjectStore } from '../../src/objects/objects.ts';
 import { type TempFolder, tempFolder } from '../support/temp.ts';
@@ -110,6 +111,12 @@ export const ABOUT: ManifestAbout = {
   image_metadata: {},
 };
 
+type WorldOptions = {
+  readonly wrappingKey?: WrappingKey | null;
+  readonly compression?: Compression;
+  readonly around?: (objects: ObjectStore) => ObjectStore;
+};
+
 export type Taken = BackupResult & {
   readonly id: string;
   readonly frozen: FakeVolume;
@@ -132,9 +139,7 @@ export class BackupWorld implements AsyncDisposable {
     this.repository = repository;
   }
 
-  static async open(
-    options: { wrappingKey?: WrappingKey | null; around?: (objects: ObjectStore) => ObjectStore } = {},
-  ): Promise<BackupWorld> {
+  static async open(options: WorldOptions = {}): Promise<BackupWorld> {
     const temp = await tempFolder();
     const pool = new ChunkPool({ threadsMax: 2 });
     let world: BackupWorld | null = null;
@@ -143,6 +148,7 @@ export class BackupWorld implements AsyncDisposable {
       objects: options.around?.(objects) ?? objects,
       pool,
       wrappingKey: options.wrappingKey ?? null,
+      ...(options.compression !== undefined && { compression: options.compression }),
       now: () => Date.now() + (world?.aheadMs ?? 0),
     });
     world = new BackupWorld(temp, pool, repository);
@@ -150,12 +156,13 @@ export class BackupWorld implements AsyncDisposable {
   }
 
   /** The same folder, opened again in another way. */
-  async reopen(options: { wrappingKey?: WrappingKey | null; around?: (objects: ObjectStore) => ObjectStore }) {
+  async reopen(options: WorldOptions) {
     const objects = await FolderObjects.open(this.folder, Date.now());
     this.repository = await Repository.open({
       objects: options.around?.(objects) ?? objects,
       pool: this.pool,
       wrappingKey: options.wrappingKey ?? null,
+      ...(options.compression !== undefined && { compression: options.compression }),
       now: () => Date.now() + this.aheadMs,
     });
   }
