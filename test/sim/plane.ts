@@ -374,6 +374,8 @@ export class SimPlane implements Plane {
     }
     this.#writeBlocks(volume, entry, target, 0, piece, source);
     this.#noteDirty(volume, entry, piece.index);
+    if (this.breaks === 'unpointer before reuse' && entry.extent !== 0 && entry.extent !== base)
+      volume.grants.unshift({ first: entry.extent, count: 1 });
     Object.assign(entry, { extent: target, present, base, mask, isOwn: true, isFresh: true });
   }
 
