@@ -320,10 +320,14 @@ impl Map {
         }
     }
 
-    /// The engine has none of `count` leaves from `first` on.
+    /// The engine has none of `count` leaves from `first` on. Kept unless both ends are known: who writes here and there in a large volume
+    /// is told of the same terabytes again and again, and what is not kept costs a question at most.
     pub fn note_absent(&self, first: u32, count: u32) {
         let past = first as usize + count as usize;
         let mut index = first as usize;
+        if count > 1 && self.is_absent(index + 1) && self.is_absent(past - 1) {
+            return;
+        }
         while index < past {
             let Some(limb) = self.branches.get(index / LEAVES_PER_BRANCH) else {
                 return;
@@ -335,6 +339,12 @@ impl Map {
             }
             index += width;
         }
+    }
+
+    fn is_absent(&self, index: usize) -> bool {
+        let limb = self.branches.get(index / LEAVES_PER_BRANCH);
+        let word = limb.and_then(|limb| limb.absent.get(index % LEAVES_PER_BRANCH / 64));
+        word.is_some_and(|word| word.load(Ordering::Relaxed) >> (index % 64) & 1 != 0)
     }
 
     /// How many bytes from the offset on, `length` at most, are holes for certain, by the leaves alone: none of them has an entry.
@@ -450,6 +460,10 @@ mod tests {
         let start = 60 * LEAF_RANGE_BYTES + 7;
         assert_eq!(map.hole_at(start, SIZE - start), SIZE - start);
         assert_eq!(map.hole_at(start, 9), 9);
+
+        // Said again of a part: nothing changes.
+        map.note_absent(70, 2000);
+        assert_eq!(map.hole_at(start, SIZE - start), SIZE - start);
 
         let leaf = || Leaf::decode(&[0; LEAF_BASES_OFFSET], 1).expect("a valid length");
         map.install(2000, leaf());
