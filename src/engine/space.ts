@@ -36,6 +36,10 @@ const ROOM_SHARE = 16;
 /** Small holes are punched only when nothing was freed for this many rounds. */
 const IDLE_ROUNDS = 3;
 const PUNCHES_PER_ROUND = 64;
+/** A round ends after this long. On a disk that is told of each hole a punch can take a tenth of a second, and writes to that file wait. */
+const PUNCHING_MS_MAX = 50;
+/** Then nothing is punched for so many times as long as it took: freed extents are mostly granted again before. */
+const PUNCHING_PAUSES = 9;
 const EIO = 5;
 const ENOSPC = 28;
 
@@ -81,6 +85,8 @@ export class Space {
   #limbo: Limbo[] = [];
   #waitingForJournal = 0;
   #idleRounds = 0;
+  /** Until then nothing is punched. */
+  #punchingFrom = 0;
   #tidying: Promise<void> | null = null;
   #squeezing: Promise<boolean> | null = null;
   readonly #emptyFiles = new Set<number>();
@@ -391,13 +397,18 @@ export class Space {
     }
     this.#idleRounds += 1;
     const countMin = this.#idleRounds > IDLE_ROUNDS ? 1 : PUNCH_EXTENTS;
+    const startedAt = this.#clock.now();
+    // Who waits for room cannot wait for that.
+    if (this.#squeezing === null && startedAt < this.#punchingFrom) return;
     for (let punched = 0; punched < PUNCHES_PER_ROUND; punched += 1) {
+      if (this.#squeezing === null && this.#clock.now() - startedAt > PUNCHING_MS_MAX) break;
       const run = this.#allocator.takeUnpunched(countMin);
       if (run === null) break;
       // One that fails leaves space behind that is used again when its extents are: nobody has to know.
       await this.#plane.punchRun(run.fileNumber, run.firstSlot, run.count).catch(() => {});
       this.#giveBack(run, false);
     }
+    this.#punchingFrom = this.#clock.now() + (this.#clock.now() - startedAt) * PUNCHING_PAUSES;
   }
 
   /** The record first: a crash between the two leaves a file that nobody names, which the next start removes. */
