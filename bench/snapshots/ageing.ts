@@ -2,6 +2,7 @@
  * A volume that is written at random all the time, with a snapshot every few seconds and the oldest dropped: what its age does to its
  * speed and its space. Both should stay as they are once the kept snapshots are there.
  */
+import type { PoolSettings } from '../../src/engine/engine.ts';
 import { BenchPool, type Load } from './pool.ts';
 
 export type AgeingSizes = {
@@ -10,6 +11,8 @@ export type AgeingSizes = {
   readonly rounds: number;
   readonly secondsPerRound: number;
   readonly kept: number;
+  /** To see what one of them does. */
+  readonly pool?: Partial<PoolSettings>;
 };
 
 export type AgeingFigure = {
@@ -26,7 +29,7 @@ export type AgeingFigure = {
 const MIB = 2 ** 20;
 
 export async function* ageing(sizes: AgeingSizes): AsyncGenerator<AgeingFigure> {
-  const pool = await BenchPool.open(sizes.dir);
+  const pool = await BenchPool.open(sizes.dir, sizes.pool);
   try {
     yield* roundsIn(pool, sizes);
   } finally {

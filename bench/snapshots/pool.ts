@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createLocalBackend, type LocalBackend } from '../../src/backend/local.ts';
+import type { PoolSettings } from '../../src/engine/engine.ts';
 import { NbdClient } from '../../src/image/nbd-client.ts';
 
 const MIB = 2 ** 20;
@@ -26,7 +27,7 @@ export class BenchPool {
     this.#folder = folder;
   }
 
-  static async open(dir: string): Promise<BenchPool> {
+  static async open(dir: string, settings: Partial<PoolSettings> = {}): Promise<BenchPool> {
     const folder = await mkdtemp(join(dir, 'quarry-bench-'));
     const backend = await createLocalBackend({
       dataDir: folder,
@@ -34,7 +35,7 @@ export class BenchPool {
       nbdTls: null,
       nbdLimits: { connectionsMax: 100, exportConnectionsMax: 100 },
       // A volume of 16 TiB is measured on whatever disk there is.
-      pool: { maxOverSubscription: 1e6 },
+      pool: { maxOverSubscription: 1e6, ...settings },
       onEvent: () => {},
       onFatal: (error) => {
         throw error;
