@@ -11,6 +11,9 @@ import type { State, StoredFile } from './state.ts';
 
 export type Run = { readonly fileNumber: number; readonly firstSlot: number; readonly count: number };
 
+/** 4 MiB: whoever writes to the file waits while it is punched, for half a minute once where 256 MiB went in one piece. */
+const PUNCH_EXTENTS_MAX = 64;
+
 type FileSlots = {
   /** 1: taken, for whatever reason. */
   readonly taken: Uint8Array;
@@ -173,8 +176,9 @@ export class Allocator {
   takeUnpunched(countMin: number): Run | null {
     for (const [fileNumber, slots] of this.#files) {
       if (slots.unpunchedCount < countMin || slots.unpunchedCount === 0) continue;
-      const run = findRun(slots.unpunched, countMin);
-      if (run === null) continue;
+      const found = findRun(slots.unpunched, countMin);
+      if (found === null) continue;
+      const run = { first: found.first, count: Math.min(found.count, PUNCH_EXTENTS_MAX) };
       for (let slot = run.first; slot < run.first + run.count; slot += 1) {
         slots.unpunched[slot] = 0;
         slots.taken[slot] = 1;
