@@ -43,32 +43,13 @@ export async function listSchedules(
   return query.execute();
 }
 
-export async function dueSchedules(reader: Reader, nowUs: number): Promise<BackupScheduleRow[]> {
+/** The next to be due first. */
+export async function enabledSchedules(reader: Reader): Promise<BackupScheduleRow[]> {
   return reader
     .selectFrom('backup_schedules')
     .selectAll()
     .where('is_enabled', '=', 1)
-    .where('next_at', '<=', nowUs)
     .orderBy('next_at')
-    .orderBy('id')
-    .execute();
-}
-
-/** Those with a rule that lets something go. */
-export async function pruningSchedules(reader: Reader): Promise<BackupScheduleRow[]> {
-  return reader
-    .selectFrom('backup_schedules')
-    .selectAll()
-    .where('is_enabled', '=', 1)
-    .where((row) =>
-      row.or([
-        row('keep_last', '>', 0),
-        row('keep_hourly', '>', 0),
-        row('keep_daily', '>', 0),
-        row('keep_weekly', '>', 0),
-        row('keep_monthly', '>', 0),
-      ]),
-    )
     .orderBy('id')
     .execute();
 }

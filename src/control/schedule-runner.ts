@@ -5,13 +5,7 @@
  * somebody wakes it from time to time, and the end of each backup does.
  */
 import { Failure } from '../base/errors.ts';
-import {
-  backupsOfSchedule,
-  dueSchedules,
-  endScheduleRun,
-  pruningSchedules,
-  volumesOfType,
-} from '../catalog/backup-schedules.ts';
+import { backupsOfSchedule, enabledSchedules, endScheduleRun, volumesOfType } from '../catalog/backup-schedules.ts';
 import { backupsInStatus, newestBackup } from '../catalog/backups.ts';
 import type { BackupRow, BackupScheduleRow, VolumeRow } from '../catalog/schema.ts';
 import { findType } from '../catalog/types.ts';
@@ -21,7 +15,7 @@ import { createBackup, deleteBackup } from './backups.ts';
 import type { Control } from './control.ts';
 import { type MessageDetail, noteFailure } from './messages.ts';
 import type { Caller } from './policy.ts';
-import { surplus } from './retention.ts';
+import { keepsEverything, surplus } from './retention.ts';
 import { nextTimeUs } from './schedule-times.ts';
 
 /** Between two looks at what is due. */
@@ -32,8 +26,12 @@ const UNDER_WAY_MAX = 4;
 const RETRY_US = 15 * 60 * 1e6;
 const FAILURE_CHARS_MAX = 1000;
 
-/** A run that has begun and not ended, in this process. */
-type Run = { readonly dueUs: number; readonly sinceUs: number; readonly refused: Map<string, string> };
+/** A run that has begun and not ended, in this process: by volume, since when it was found busy, and why it has no backup. */
+type Run = {
+  readonly dueUs: number;
+  readonly busySinceUs: Map<string, number>;
+  readonly refused: Map<string, string>;
+};
 
 export class ScheduleRunner {
   readonly #control: Control;
@@ -83,23 +81,34 @@ export class ScheduleRunner {
   async #look(): Promise<void> {
     const { reader } = this.#control.catalog;
     const nowUs = this.#control.nowUs();
-    const due = await dueSchedules(reader, nowUs);
+    const enabled = await enabledSchedules(reader);
+    const due = enabled.filter((schedule) => schedule.next_at <= nowUs);
     const ids = new Set(due.map(({ id }) => id));
     for (const id of this.#runs.keys()) if (!ids.has(id)) this.#runs.delete(id);
-    for (const schedule of due) {
+    for (const schedule of enabled) {
       if (this.#isStopped) return;
-      await this.#run(schedule, nowUs);
+      if (ids.has(schedule.id)) await this.#run(schedule, nowUs);
+      else await this.#correct(schedule, nowUs);
     }
-    for (const schedule of await pruningSchedules(reader)) {
+    for (const schedule of enabled) {
       if (this.#isStopped) return;
-      await this.#prune(schedule);
+      if (!keepsEverything(retentionOf(schedule))) await this.#prune(schedule);
     }
+  }
+
+  /** The next time is never later than the next one from now, unless the clock was ahead when it was computed. */
+  async #correct(schedule: BackupScheduleRow, nowUs: number): Promise<void> {
+    const { id, next_at: dueUs } = schedule;
+    const nextUs = nextTimeUs(whenOf(schedule), nowUs);
+    if (dueUs <= nextUs) return;
+    this.#control.log.warn({ schedule: id }, 'the clock was ahead: a schedule of backups gets its next time again');
+    await this.#control.catalog.write((writer) => endScheduleRun(writer, { id, dueUs }, { next_at: nextUs }));
   }
 
   async #run(schedule: BackupScheduleRow, nowUs: number): Promise<void> {
     let run = this.#runs.get(schedule.id);
     if (run === undefined || run.dueUs !== schedule.next_at)
-      run = { dueUs: schedule.next_at, sinceUs: nowUs, refused: new Map() };
+      run = { dueUs: schedule.next_at, busySinceUs: new Map(), refused: new Map() };
     this.#runs.set(schedule.id, run);
     const volumes = await this.#volumesOf(schedule);
     if (typeof volumes === 'string') {
@@ -110,11 +119,14 @@ export class ScheduleRunner {
     let isPostponed = false;
     for (const volume of volumes) {
       if (this.#isStopped) return;
-      if (run.refused.has(volume.id) || (await this.#isMade(schedule, volume.id))) continue;
+      if (run.refused.has(volume.id) || (await this.#isMade(schedule, volume.id, nowUs))) continue;
       if ((await backupsInStatus(this.#control.catalog.reader, ['creating'])).length >= UNDER_WAY_MAX) return;
-      const outcome = await this.#begin(schedule, volume, { mayWait: nowUs - run.sinceUs < RETRY_US });
-      if (outcome === 'postponed') isPostponed = true;
-      else if (outcome !== 'begun') run.refused.set(volume.id, outcome);
+      const sinceUs = run.busySinceUs.get(volume.id) ?? nowUs;
+      const outcome = await this.#begin(schedule, volume, { mayWait: nowUs - sinceUs < RETRY_US });
+      if (outcome === 'postponed') {
+        isPostponed = true;
+        run.busySinceUs.set(volume.id, sinceUs);
+      } else if (outcome !== 'begun') run.refused.set(volume.id, outcome);
     }
     if (isPostponed) return;
     const failure = [...run.refused].map(([id, reason]) => `${id}: ${reason}`).join(' ');
@@ -134,9 +146,10 @@ export class ScheduleRunner {
     return volumesOfType(reader, { projectId, typeId });
   }
 
-  async #isMade(schedule: BackupScheduleRow, volumeId: string): Promise<boolean> {
+  /** What seems to be of the future was made by a clock that was ahead. */
+  async #isMade(schedule: BackupScheduleRow, volumeId: string, nowUs: number): Promise<boolean> {
     const made = await backupsOfSchedule(this.#control.catalog.reader, { scheduleId: schedule.id, volumeId });
-    return made.some((backup) => backup.created_at >= schedule.next_at);
+    return made.some(({ created_at }) => created_at >= schedule.next_at && created_at <= nowUs);
   }
 
   async #begin(

@@ -324,3 +324,47 @@ test('somebody else’s backup of the volume is a base as good as an own one', a
   await later(world, time, HOUR);
   expect((await made(world, id))[0]?.parent_id).not.toBeNull();
 });
+
+/**
+ * A machine started with a clock that was months ahead; then the clock was right. What ran under the wrong time had put the
+ * next time, and the newest backup, into the future: the schedule looked alive and made nothing until then.
+ */
+test('a clock that was ahead and is right again stops no schedule', async () => {
+  const { world, time } = await open();
+  await using _ = world;
+  const volumeId = await world.volume();
+  const { id } = await scheduled(world, { volumeId });
+  const [rightMs, aheadMs] = [time.ms, 90 * 24 * HOUR];
+  await later(world, time, aheadMs);
+  expect(await made(world, id)).toHaveLength(1);
+  await world.stop();
+  time.ms = rightMs;
+  await world.start({ now: time.now });
+  await look(world);
+  await later(world, time, HOUR);
+  await later(world, time, HOUR);
+  expect((await made(world, id)).map(at).slice(1)).toEqual(['12:10', '11:10']);
+});
+
+test('a volume that was long in the queue, and busy when its turn came, is tried again as well', async () => {
+  const { world, time } = await open();
+  await using _ = world;
+  const others = await Promise.all([1, 2, 3, 4].map(() => world.volume()));
+  const volumeId = await world.volume();
+  const { id, next_at } = await scheduled(world, { volumeId });
+  const set = (table: 'backups' | 'volumes', ids: readonly string[], status: string) =>
+    world.control.catalog.write((writer) => writer.updateTable(table).set({ status }).where('id', 'in', ids).execute());
+  const backups: string[] = [];
+  for (const other of others) backups.push(await world.backup(other));
+  await set('backups', backups, 'creating');
+  await later(world, time, 20 * 60_000);
+  await later(world, time, 30 * 60_000);
+  await set('volumes', [volumeId], 'maintenance');
+  await set('backups', backups, 'available');
+  await later(world, time, 60_000);
+  expect(await listMessages(world.control, CALLER, LISTING)).toEqual([]);
+  expect((await getSchedule(world.control, CALLER, id)).next_at).toBe(next_at);
+  await set('volumes', [volumeId], 'available');
+  await later(world, time, 60_000);
+  expect(await made(world, id)).toHaveLength(1);
+});
