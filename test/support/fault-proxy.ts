@@ -24,21 +24,30 @@ export type Fault =
   | { readonly kind: 'flip' }
   | { readonly kind: 'flip-up' }
   /** The answer's body arrives in small pieces, one per turn of the event loop. */
-  | { readonly kind: 'slow' };
+  | { readonly kind: 'slow' }
+  /** Answered by the test; the server hears of it what the test tells it. */
+  | { readonly kind: 'instead'; answer(asked: Asked): Promise<Answered> };
 
 export type Rule = {
   readonly fault: Fault;
   readonly method?: string;
   /** Of the path with its query. */
   readonly path?: RegExp;
+  /** Only requests that have this header; in lower case. */
+  readonly header?: string;
   /** So many matching requests pass unharmed first. */
   readonly skip?: number;
   /** Then so many are broken; all of them where absent. */
   readonly times?: number;
 };
 
-type Asked = { readonly method: string; readonly path: string; readonly headers: string[]; readonly body: Buffer };
-type Answered = { readonly status: number; readonly headers: string[]; readonly body: Buffer };
+export type Asked = {
+  readonly method: string;
+  readonly path: string;
+  readonly headers: string[];
+  readonly body: Buffer;
+};
+export type Answered = { readonly status: number; readonly headers: string[]; readonly body: Buffer };
 
 const SLOW_PIECE_BYTES = 1024;
 /** Headers that belong to one connection or are computed again here. */
@@ -91,11 +100,12 @@ export class FaultProxy implements AsyncDisposable {
     if (this.#server.listening) await once(this.#server, 'close');
   }
 
-  #faultFor({ method, path }: Asked): Fault | null {
+  #faultFor({ method, path, headers }: Asked): Fault | null {
     for (const state of this.#rules) {
       const { rule } = state;
       if (rule.method !== undefined && rule.method !== method) continue;
       if (rule.path !== undefined && !rule.path.test(path)) continue;
+      if (rule.header !== undefined && !pairsOf(headers).some(([name]) => name.toLowerCase() === rule.header)) continue;
       state.seen += 1;
       if (state.seen <= (rule.skip ?? 0) || state.hits >= (rule.times ?? Number.POSITIVE_INFINITY)) continue;
       state.hits += 1;
@@ -114,6 +124,9 @@ export class FaultProxy implements AsyncDisposable {
         return;
       case 'reset':
         incoming.socket.resetAndDestroy();
+        return;
+      case 'instead':
+        await reply(outgoing, { asked, answered: await fault.answer(asked), fault });
         return;
       case 'cut':
         await this.#cut(asked);
