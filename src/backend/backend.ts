@@ -6,6 +6,7 @@ import type { StoreEvent, VolumeStore } from '../engine/volume-store.ts';
 
 export type {
   ByteRange,
+  FillRange,
   LimitName,
   PoolLevel,
   PoolStats,

@@ -7,6 +7,7 @@ import { speedLimitsOf } from '../native/speed-limits.ts';
 import type {
   BackendEvent,
   ByteRange,
+  FillRange,
   PoolLevel,
   PoolStats,
   PublishOptions,
@@ -31,6 +32,9 @@ type Thing = {
   limits: VolumeLimits | null;
 };
 
+/** Where something is still to come, and the places that were given up. */
+type Filling = { readonly ranges: FillRange[]; readonly failed: number[] };
+
 type Published = { readonly targetId: string; readonly readOnly: boolean; readonly isListed: boolean };
 
 export class MemoryBackend implements VolumeBackend {
@@ -38,6 +42,7 @@ export class MemoryBackend implements VolumeBackend {
   readonly internalAddress = 'unix:/nowhere/internal.sock';
   readonly #things = new Map<string, Thing>();
   readonly #published = new Map<string, Published>();
+  readonly #filling = new Map<string, Filling>();
   #onEvent: (event: BackendEvent) => void = () => {};
   #lastWrite = 0;
   level: PoolLevel = 'ok';
@@ -52,6 +57,7 @@ export class MemoryBackend implements VolumeBackend {
     if (this.#things.has(id)) return;
     requireBlocks(sizeBytes);
     const source = sourceId === null ? null : this.#require(sourceId);
+    if (sourceId !== null) this.#refuseFilling(sourceId);
     if (source !== null && source.sizeBytes > sizeBytes) {
       const reason = `volume ${id} of ${sizeBytes} bytes is smaller than its source ${sourceId} of ${source.sizeBytes}`;
       throw new Failure('bad_request', { reason });
@@ -76,6 +82,7 @@ export class MemoryBackend implements VolumeBackend {
       throw new Failure('wrong_state', { reason: `${thing.connections} clients are connected to ${id}` });
     for (const [name, { targetId }] of this.#published) if (targetId === id) this.#published.delete(name);
     this.#things.delete(id);
+    this.#filling.delete(id);
   }
 
   async resizeVolume({ id, sizeBytes }: { id: string; sizeBytes: number }) {
@@ -92,6 +99,7 @@ export class MemoryBackend implements VolumeBackend {
   async createSnapshot({ id, volumeId }: { id: string; volumeId: string }) {
     if (this.#things.has(id)) return;
     const { sizeBytes, blocks } = this.#require(volumeId);
+    this.#refuseFilling(volumeId);
     this.#things.set(id, {
       kind: 'snapshot',
       sizeBytes,
@@ -112,6 +120,7 @@ export class MemoryBackend implements VolumeBackend {
       throw new Failure('conflict', { reason: `${known} exist already` });
     if (known.length > 0) return;
     for (const { volumeId } of wanted) this.#require(volumeId);
+    for (const { volumeId } of wanted) this.#refuseFilling(volumeId);
     for (const one of wanted) await this.createSnapshot(one);
   }
 
@@ -123,6 +132,7 @@ export class MemoryBackend implements VolumeBackend {
   async revertVolume({ id, snapshotId }: { id: string; snapshotId: string }) {
     const thing = this.#require(id);
     const { sizeBytes, blocks } = this.#require(snapshotId);
+    this.#refuseFilling(id);
     thing.sizeBytes = sizeBytes;
     thing.blocks = new Map(blocks);
   }
@@ -143,6 +153,42 @@ export class MemoryBackend implements VolumeBackend {
     const thing = this.#things.get(known.targetId);
     const isReachable = [...this.#published.values()].some(({ targetId }) => targetId === known.targetId);
     if (thing !== undefined && !isReachable) thing.connections = 0;
+  }
+
+  async beginFill({ id, ranges }: { id: string; ranges: readonly FillRange[] }) {
+    this.#require(id);
+    if (this.#filling.has(id)) return;
+    if ([...this.#published.values()].some(({ targetId }) => targetId === id))
+      throw new Failure('conflict', { reason: `${id} is published already` });
+    this.#filling.set(id, { ranges: [...ranges], failed: [] });
+  }
+
+  async narrowFill({ id, ranges }: { id: string; ranges: readonly FillRange[] }) {
+    const filling = this.#filling.get(id);
+    if (filling === undefined) return;
+    const isLeft = (offset: number) => !ranges.some((range) => isInside(range, offset));
+    const left: FillRange[] = filling.ranges.flatMap(({ offset, length }) => {
+      const blocks = Array.from({ length: Math.ceil(length / BLOCK_BYTES) }, (_, at) => offset + at * BLOCK_BYTES);
+      return blocks.filter(isLeft).map((at) => ({ offset: at, length: BLOCK_BYTES }));
+    });
+    filling.ranges.splice(0, filling.ranges.length, ...left);
+  }
+
+  async failFill({ id, offset }: { id: string; offset: number }) {
+    this.#filling.get(id)?.failed.push(offset);
+  }
+
+  async endFill(id: string) {
+    this.#filling.delete(id);
+  }
+
+  async publishFill({ name, targetId }: { name: string; targetId: string }) {
+    if (!this.#filling.has(targetId)) throw new Failure('wrong_state', { reason: `${targetId} is not being filled` });
+    this.#published.set(name, { targetId, readOnly: false, isListed: false });
+  }
+
+  #refuseFilling(id: string): void {
+    if (this.#filling.has(id)) throw new Failure('wrong_state', { reason: `${id} is being filled` });
   }
 
   async map(id: string): Promise<ByteRange[]> {
@@ -247,6 +293,23 @@ export class MemoryBackend implements VolumeBackend {
     else blocks.set(index, write);
   }
 
+  /** What comes for a volume that is being filled: it stays out of where something is. */
+  fillBlock(id: string, { index, write }: { index: number; write: number }): void {
+    const { blocks } = this.#require(id);
+    const ranges = this.#filling.get(id)?.ranges ?? [];
+    if (!blocks.has(index) && ranges.some((range) => isInside(range, index * BLOCK_BYTES))) blocks.set(index, write);
+  }
+
+  /** A client reads what is not there yet. */
+  want(id: string, offset: number): void {
+    this.#onEvent({ kind: 'bytes-wanted', id, offset });
+  }
+
+  /** Null: it is not being filled. */
+  fillingOf(id: string): Filling | null {
+    return this.#filling.get(id) ?? null;
+  }
+
   /** Returns the id of what was reached. */
   connect(name: string): string {
     const known = this.#published.get(name);
@@ -267,6 +330,7 @@ export class MemoryBackend implements VolumeBackend {
   /** What a restart of the process forgets. */
   restart(): void {
     this.#published.clear();
+    this.#filling.clear();
     for (const thing of this.#things.values()) {
       thing.connections = 0;
       thing.limits = null;
@@ -300,6 +364,10 @@ export class MemoryBackend implements VolumeBackend {
     if (thing === undefined) throw new Failure('not_found', { kind: 'Volume or snapshot', id });
     return thing;
   }
+}
+
+function isInside({ offset, length }: FillRange, at: number): boolean {
+  return at >= offset && at < offset + length;
 }
 
 function requireBlocks(sizeBytes: number): void {

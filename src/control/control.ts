@@ -129,6 +129,8 @@ export class Control {
   async backendEvent(event: BackendEvent): Promise<void> {
     if (event.kind === 'pool-level') return tellLevel(this.log, event);
     if (event.kind === 'damage') return this.log.error({ reason: event.reason }, 'the disk has changed what it held');
+    // Nobody fills a volume here.
+    if (event.kind === 'bytes-wanted') return this.backend.failFill(event);
     this.log.error({ id: event.id, reason: event.reason }, 'a volume refuses I/O');
     await failObject(this, event);
   }

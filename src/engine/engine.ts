@@ -22,6 +22,7 @@ import { dropSteps } from './dropping.ts';
 import { Exports, lineageOf, type Opened } from './exports.ts';
 import { Figures } from './figures.ts';
 import { Filler } from './filler.ts';
+import { Fills } from './fills.ts';
 import type { Engine, EngineOptions, EngineParts } from './interface.ts';
 import { PAGES_PATH } from './pages.ts';
 import { PlaneServant } from './plane-servant.ts';
@@ -40,6 +41,7 @@ import { extentPath, Space } from './space.ts';
 import type { State, StoredObject } from './state.ts';
 import type {
   ByteRange,
+  FillRange,
   PoolStats,
   PublishOptions,
   ScrubStatus,
@@ -107,6 +109,7 @@ class PoolEngine implements Engine {
   readonly #scrubber: Scrubber;
   readonly #exports: Exports;
   readonly #servant: PlaneServant;
+  readonly #fills: Fills;
   readonly #onFatal: (error: Error) => void;
   readonly #closers: (() => void)[] = [];
   /** Operations on one object wait for each other. */
@@ -149,6 +152,7 @@ class PoolEngine implements Engine {
     this.#exports = new Exports(parts.plane);
     const bytesPerTick = (options.fillBytesPerSecond * TIDY_PERIOD_MS) / 1000;
     this.#filler = new Filler({ plane: parts.plane, state, exports: this.#exports, bytesPerTick });
+    this.#fills = new Fills(parts.plane, this.#exports);
     this.#servant = new PlaneServant({ ...parts, state, append, space: this.#space, exports: this.#exports });
     this.#closers.push(() => {
       for (const half of halves) half.close();
@@ -393,6 +397,7 @@ class PoolEngine implements Engine {
 
   /** What the source is at one instant: the plane is frozen for it if it serves the source. `record` is made at that instant. */
   async #share(source: StoredObject, record: () => EngineRecord): Promise<void> {
+    this.#fills.refuse(source);
     const opened = this.#exports.of(source);
     if (opened === undefined || source.kind === 'snapshot') return this.#append([record()]);
     this.#requireSound(source, opened);
@@ -438,6 +443,7 @@ class PoolEngine implements Engine {
       }
       await this.#append([{ type: 'delete', number: object.number }]);
       this.#exports.forgetLimits(id);
+      this.#fills.forget(object);
       this.#space.abandon(object.number);
       this.#background(this.#reclaimAndReown(lineage, relatives));
     });
@@ -459,6 +465,7 @@ class PoolEngine implements Engine {
     await this.#inTurnOfAll(ids, async () => {
       if (wanted.length === 0 || this.#areThere(wanted)) return;
       const pairs = wanted.map(({ id, volumeId }) => ({ id, volume: this.#find(volumeId, 'volume') }));
+      for (const { volume } of pairs) this.#fills.refuse(volume);
       for (const { volume } of pairs) this.#requireSound(volume, this.#exports.of(volume));
       const records = (): EngineRecord[] =>
         pairs.map(({ id, volume }, index) => {
@@ -492,6 +499,7 @@ class PoolEngine implements Engine {
       const snapshot = this.#find(options.snapshotId, 'snapshot');
       if (snapshot.sizeBytes > volume.sizeBytes)
         throw new Failure('bad_request', { reason: `Snapshot ${snapshot.id} is larger than volume ${volume.id}.` });
+      this.#fills.refuse(volume);
       const opened = this.#exports.of(volume);
       if (opened !== undefined) {
         this.#requireUnused(opened);
@@ -538,6 +546,26 @@ class PoolEngine implements Engine {
   async unpublish(name: string): Promise<void> {
     this.#parked.delete(name);
     await this.#exports.unpublish(name);
+  }
+
+  async beginFill({ id, ranges }: { id: string; ranges: readonly FillRange[] }): Promise<void> {
+    await this.#inTurn(id, async () => this.#fills.begin(this.#find(id, 'volume'), ranges));
+  }
+
+  async narrowFill({ id, ranges }: { id: string; ranges: readonly FillRange[] }): Promise<void> {
+    this.#fills.narrow(this.#state.byId.get(id), ranges);
+  }
+
+  async failFill({ id, offset }: { id: string; offset: number }): Promise<void> {
+    this.#fills.fail(this.#state.byId.get(id), offset);
+  }
+
+  async endFill(id: string): Promise<void> {
+    await this.#inTurn(id, async () => this.#fills.end(this.#state.byId.get(id)));
+  }
+
+  async publishFill({ name, targetId }: { name: string; targetId: string }): Promise<void> {
+    await this.#inTurn(targetId, async () => this.#fills.publish(this.#find(targetId, 'volume'), name));
   }
 
   async map(id: string): Promise<ByteRange[]> {

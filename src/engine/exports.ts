@@ -77,6 +77,13 @@ export class Exports {
     this.#byName.set(name, opened);
   }
 
+  /** For who fills it. */
+  publishFill(opened: Opened, name: string): void {
+    this.#plane.publishFill({ name, handle: opened.handle });
+    opened.names.set(name, { readOnly: false, isListed: false, isInternal: true, description: '' });
+    this.#byName.set(name, opened);
+  }
+
   async unpublish(name: string): Promise<void> {
     const opened = this.#byName.get(name);
     if (opened === undefined) return;

@@ -10,6 +10,7 @@ import type { EngineRecord } from '../format/record.ts';
 import {
   CHANGE_WORDS,
   ENTRY_OWN,
+  EXTENT_BYTES,
   LEAF_BASES_OFFSET,
   LEAF_BYTES,
   LEAF_ENTRIES,
@@ -125,6 +126,9 @@ export class PlaneServant {
       case 'captured':
         // Queued by `serve`.
         return;
+      case 'bytes-wanted':
+        if (opened === undefined) return;
+        return this.#onEvent({ kind: 'bytes-wanted', id: opened.object.id, offset: event.index * EXTENT_BYTES });
       case 'released':
         return this.#space.released(event.runs);
       case 'failed':

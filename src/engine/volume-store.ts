@@ -64,6 +64,8 @@ export type PoolStats = {
 
 export type StoreEvent =
   | { readonly kind: 'volume-failed'; readonly id: string; readonly reason: string }
+  /** Clients wait for what is there of a volume that is being filled. */
+  | { readonly kind: 'bytes-wanted'; readonly id: string; readonly offset: number }
   /** The pool is fuller than before, or less full. */
   | { readonly kind: 'pool-level'; readonly level: PoolLevel; readonly freeBytes: number }
   /** The disk has changed something; the reason says what, where, and who shows it. */
@@ -117,8 +119,28 @@ export type PublishOptions = { readonly name: string; readonly targetId: string 
     readonly isInternal?: boolean;
   };
 
+/** Of a volume: whole pieces of 64 KiB, or up to its end. */
+export type FillRange = { readonly offset: number; readonly length: number };
+
+/** Filling a volume that is served already. What clients wrote meanwhile wins over what comes. */
+export interface FillStore {
+  /**
+   * What is absent in these ranges is still to come: to be called before the volume is published, again after each start of the process.
+   * The volume cannot be shared (snapshots, clones) until the end. Requests that need what is absent wait; `bytes-wanted` tells of them.
+   */
+  beginFill(options: { id: string; ranges: readonly FillRange[] }): Promise<void>;
+  /** Nothing comes there: what is absent is zeros. */
+  narrowFill(options: { id: string; ranges: readonly FillRange[] }): Promise<void>;
+  /** Requests that wait for this place fail; the next one asks again. */
+  failFill(options: { id: string; offset: number }): Promise<void>;
+  /** After all has come and was flushed. */
+  endFill(id: string): Promise<void>;
+  /** A name, for `unpublish`, under which writes go only where something is still to come and nothing is yet. */
+  publishFill(options: { name: string; targetId: string }): Promise<void>;
+}
+
 /** Every call is idempotent by id: repeated after a crash it ends in the same state and does not fail because a first try had worked. */
-export interface VolumeStore {
+export interface VolumeStore extends FillStore {
   /** Fails with `no_backend` where more would be promised than the pool's settings allow; so does `resizeVolume`. */
   createVolume(options: { id: string; sizeBytes: number; sourceId: string | null }): Promise<void>;
   /** A volume or a snapshot. Unknown ids are fine: they are gone. Fails with `wrong_state` while clients are connected. */

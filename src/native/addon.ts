@@ -24,7 +24,17 @@ type Binding = {
   notifyServiceManager(socket: string, state: string): void;
 };
 
-const KIND = { fault: 1, wantGrant: 2, captured: 3, released: 4, failed: 5, done: 6, question: 7, summed: 8 } as const;
+const KIND = {
+  fault: 1,
+  wantGrant: 2,
+  captured: 3,
+  released: 4,
+  failed: 5,
+  done: 6,
+  question: 7,
+  summed: 8,
+  bytesWanted: 9,
+} as const;
 const EIO = 5;
 const ENOSPC = 28;
 const CLOSE_GRACE_MS = 5000;
@@ -99,6 +109,9 @@ class AddonPlane implements Plane {
         this.#summing.get(first)?.(words.subarray(1));
         this.#summing.delete(first);
         return;
+      case KIND.bytesWanted:
+        this.#waiting.push({ kind: 'bytes-wanted', handle: first, index: second });
+        return;
       case KIND.done: {
         const resolve = this.#running.get(first);
         this.#running.delete(first);
@@ -165,6 +178,26 @@ class AddonPlane implements Plane {
 
   publish({ name, handle, ...mode }: { name: string; handle: VolumeHandle } & ExportMode): void {
     this.#native.publish(name, handle, mode);
+  }
+
+  publishFill({ name, handle }: { name: string; handle: VolumeHandle }): void {
+    this.#native.publishFill(name, handle);
+  }
+
+  beginFill(handle: VolumeHandle, runs: Uint32Array): void {
+    this.#native.beginFill(handle, [...runs]);
+  }
+
+  narrowFill(handle: VolumeHandle, runs: Uint32Array): void {
+    this.#native.narrowFill(handle, [...runs]);
+  }
+
+  failFill(handle: VolumeHandle, index: number): void {
+    this.#native.failFill(handle, index);
+  }
+
+  endFill(handle: VolumeHandle): void {
+    this.#native.endFill(handle);
   }
 
   async unpublish(name: string): Promise<void> {

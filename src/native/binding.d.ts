@@ -16,6 +16,13 @@ export declare class NativePlane {
   resizeVolume(handle: number, sizeBytes: number): void
   setLimits(handle: number, limits: SpeedLimits): void
   publish(name: string, handle: number, mode: ExportMode): void
+  /** An export whose writes go only where nothing is yet. */
+  publishFill(name: string, handle: number): void
+  /** Runs of entries as pairs of first and count. */
+  beginFill(handle: number, runs: Array<number>): void
+  narrowFill(handle: number, runs: Array<number>): void
+  failFill(handle: number, entry: number): void
+  endFill(handle: number): void
   unpublish(name: string, id: number): void
   loadLeaf(handle: number, leaf: number, page: Uint8Array): boolean
   loadHoles(handle: number, first: number, count: number): void

@@ -120,6 +120,8 @@ export type PlaneEvent =
       readonly handle: VolumeHandle;
       readonly snapshotId: string | null;
     }
+  /** Requests wait for the bytes of this entry (offset / 64 KiB) of a volume that is being filled: fill it, or failFill. */
+  | { readonly kind: 'bytes-wanted'; readonly handle: VolumeHandle; readonly index: number }
   /** A sync of an extent file failed: final for every volume in that file. The plane already refuses their I/O. */
   | { readonly kind: 'failed'; readonly handle: VolumeHandle; readonly fileNumber: number; readonly errno: number };
 
@@ -170,6 +172,20 @@ export interface Plane {
   publish(options: { name: string; handle: VolumeHandle } & ExportMode): void;
   /** No new connection finds the name; connections made through it are fenced and closed; then resolves. */
   unpublish(name: string): Promise<void>;
+
+  /**
+   * Absent blocks of these entries (runs: first and count) are still to come; before the volume is published. Requests that need them wait,
+   * and what clients unmap there becomes zeros that are written: a block that is there stays there until `endFill`.
+   */
+  beginFill(handle: VolumeHandle, runs: Uint32Array): void;
+  /** Nothing comes for these: absent is zeros. */
+  narrowFill(handle: VolumeHandle, runs: Uint32Array): void;
+  /** Requests that wait for this entry fail with EIO; the next one asks again. */
+  failFill(handle: VolumeHandle, index: number): void;
+  /** Everything has come, and is durable. */
+  endFill(handle: VolumeHandle): void;
+  /** An internal export whose writes go only into absent blocks that are still to come; others they leave as they are. */
+  publishFill(options: { name: string; handle: VolumeHandle }): void;
 
   /** Answers a fault. `page` is LEAF_BYTES long, or LEAF_BASES_OFFSET long when no entry has a base. */
   loadLeaf(handle: VolumeHandle, leafIndex: number, page: Uint8Array): void;

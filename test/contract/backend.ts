@@ -284,5 +284,40 @@ export function backendContract(name: string, open: () => Promise<BackendUnderTe
       const kinds = new Map(all.map((one) => [one.id, one.kind]));
       expect([kinds.get(id), kinds.get(snapshotId), all.length]).toEqual(['volume', 'snapshot', 2]);
     });
+
+    test('a volume that is being filled is published, shared with nothing, and ordinary again at the end', async () => {
+      const id = await create();
+      const ranges = [{ offset: 0, length: 64 * MIB }];
+      expect(await code(backend.publishFill({ name: 'door', targetId: id }))).toBe('wrong_state');
+      await backend.beginFill({ id, ranges });
+      await backend.beginFill({ id, ranges });
+      await backend.publish({ name: id, targetId: id, readOnly: false, description: '', isListed: true });
+      await backend.publishFill({ name: 'door', targetId: id });
+      await backend.unpublish('door');
+      expect(await code(snapshot(id))).toBe('wrong_state');
+      expect(await code(backend.createSnapshots([{ id: randomUUID(), volumeId: id }]))).toBe('wrong_state');
+      expect(await code(create(64 * MIB, id))).toBe('wrong_state');
+      await backend.resizeVolume({ id, sizeBytes: 96 * MIB });
+      await backend.narrowFill({ id, ranges: [{ offset: MIB, length: BLOCK }] });
+      await backend.failFill({ id, offset: 0 });
+      await backend.endFill(id);
+      await backend.endFill(id);
+      expect(await code(snapshot(id))).toBe('null');
+      await backend.narrowFill({ id, ranges });
+      await backend.failFill({ id: randomUUID(), offset: 0 });
+    });
+
+    test('a fill begins before its volume is published, and is forgotten when the volume is deleted', async () => {
+      const id = await create();
+      const ranges = [{ offset: 0, length: MIB }];
+      await backend.publish({ name: id, targetId: id, readOnly: false, description: '', isListed: true });
+      expect(await code(backend.beginFill({ id, ranges }))).toBe('conflict');
+      await backend.unpublish(id);
+      await backend.beginFill({ id, ranges });
+      await backend.delete(id);
+      await backend.createVolume({ id, sizeBytes: 64 * MIB, sourceId: null });
+      expect(await code(snapshot(id))).toBe('null');
+      expect(await code(backend.beginFill({ id: randomUUID(), ranges }))).toBe('not_found');
+    });
   });
 }

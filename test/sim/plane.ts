@@ -61,6 +61,16 @@ export type BrokenLaw =
   | 'a failed sync is final'
   | 'shared is not written';
 
+/** Of an entry that is still to come. */
+class NeedBytes extends Error {
+  readonly index: number;
+
+  constructor(index: number) {
+    super('need bytes');
+    this.index = index;
+  }
+}
+
 type Entry = {
   extent: number;
   present: number;
@@ -117,6 +127,9 @@ class SimVolume {
   isFilling = false;
   connections = 0;
   limits: SpeedLimits = NO_LIMITS;
+  /** Entries whose absent blocks are still to come, and who waits for them. */
+  readonly expected = new Set<number>();
+  readonly bytesWaiters = new Map<number, Waiter[]>();
 
   constructor(handle: VolumeHandle, sizeBytes: number, readOnly: boolean) {
     this.handle = handle;
@@ -177,6 +190,7 @@ export class SimPlane implements Plane {
       const at = piece.index * EXTENT_BYTES + piece.start - offset;
       await this.#request(volume, async () => {
         const entry = { ...this.#entry(volume, piece.index) };
+        this.#requireBytes(volume, entry, piece, blocksTouched(piece));
         // Between looking up and reading: the extents must not be reused now.
         await this.#breathe();
         this.#show(entry, piece.start, target.subarray(at, at + piece.end - piece.start));
@@ -192,6 +206,8 @@ export class SimPlane implements Plane {
       const part = source.subarray(at, at + piece.end - piece.start);
       await this.#request(volume, async () => {
         await this.#breathe();
+        const partial = blocksTouched(piece) & ~blocksCovered(piece);
+        this.#requireBytes(volume, this.#entry(volume, piece.index), piece, partial);
         this.#writePiece(volume, piece, part);
       });
     }
@@ -202,7 +218,8 @@ export class SimPlane implements Plane {
     for (const piece of pieces(offset, length)) {
       await this.#request(volume, async () => {
         await this.#breathe();
-        this.#unmap(volume, piece);
+        if (volume.expected.has(piece.index)) this.#writeZeros(volume, piece);
+        else this.#unmap(volume, piece);
       });
     }
   }
@@ -229,20 +246,98 @@ export class SimPlane implements Plane {
       const id = this.#lastRequest;
       this.#running.set(id, this.#epoch);
       volume.inside += 1;
-      let missing: NeedLeaf | NeedExtent;
+      let missing: NeedLeaf | NeedExtent | NeedBytes;
       try {
         return await attempt();
       } catch (error) {
         if (error instanceof DiskError) throw new IoError(error.code === 'ENOSPC' ? ENOSPC : EIO, error.message);
-        if (!(error instanceof NeedLeaf || error instanceof NeedExtent)) throw error;
+        if (!(error instanceof NeedLeaf || error instanceof NeedExtent || error instanceof NeedBytes)) throw error;
         missing = error;
       } finally {
         this.#running.delete(id);
         volume.inside -= 1;
         if (volume.inside === 0) for (const resolve of volume.emptyWaiters.splice(0)) resolve();
       }
-      await (missing instanceof NeedLeaf ? this.#waitLeaf(volume, missing.leafIndex) : this.#waitGrant(volume));
+      if (missing instanceof NeedBytes) await this.#waitBytes(volume, missing.index);
+      else await (missing instanceof NeedLeaf ? this.#waitLeaf(volume, missing.leafIndex) : this.#waitGrant(volume));
     }
+  }
+
+  // ---- filling -----------------------------------------------------------------------------------------------------
+
+  #requireBytes(volume: SimVolume, entry: Entry, { index }: Piece, blocks: number): void {
+    if (volume.expected.has(index) && (blocks & ~(entry.present | entry.mask)) !== 0) throw new NeedBytes(index);
+  }
+
+  #waitBytes(volume: SimVolume, index: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const waiters = volume.bytesWaiters.get(index);
+      if (waiters !== undefined) waiters.push({ resolve, reject });
+      else {
+        volume.bytesWaiters.set(index, [{ resolve, reject }]);
+        this.#emit({ kind: 'bytes-wanted', handle: volume.handle, index });
+      }
+    });
+  }
+
+  #wakeBytes(volume: SimVolume, index: number, errno: number): void {
+    const waiters = volume.bytesWaiters.get(index) ?? [];
+    volume.bytesWaiters.delete(index);
+    for (const { resolve, reject } of waiters) errno === 0 ? resolve() : reject(new IoError(errno));
+  }
+
+  #writeZeros(volume: SimVolume, piece: Piece): void {
+    const start = Math.ceil(piece.start / BLOCK_BYTES) * BLOCK_BYTES;
+    const end = Math.floor(piece.end / BLOCK_BYTES) * BLOCK_BYTES;
+    if (start < end) this.#writePiece(volume, { ...piece, start, end }, new Uint8Array(end - start));
+  }
+
+  /** Through the door for filling: whole blocks, into those that are absent and still to come. */
+  async arrive(handle: VolumeHandle, offset: number, source: Uint8Array): Promise<void> {
+    const volume = this.#volume(handle);
+    for (const piece of pieces(offset, source.length)) {
+      await this.#request(volume, async () => {
+        await this.#breathe();
+        for (let start = piece.start; start < piece.end; start += BLOCK_BYTES) {
+          const entry = this.#entry(volume, piece.index);
+          const isThere = ((entry.present | entry.mask) >> (start / BLOCK_BYTES)) & 1;
+          if (isThere || !volume.expected.has(piece.index)) continue;
+          const at = piece.index * EXTENT_BYTES + start - offset;
+          this.#writePiece(
+            volume,
+            { ...piece, start, end: start + BLOCK_BYTES },
+            source.subarray(at, at + BLOCK_BYTES),
+          );
+        }
+      });
+      this.#wakeBytes(volume, piece.index, 0);
+    }
+  }
+
+  beginFill(handle: VolumeHandle, runs: Uint32Array): void {
+    for (const index of entriesOf(runs)) this.#volume(handle).expected.add(index);
+  }
+
+  narrowFill(handle: VolumeHandle, runs: Uint32Array): void {
+    const volume = this.#volume(handle);
+    for (const index of entriesOf(runs)) {
+      volume.expected.delete(index);
+      this.#wakeBytes(volume, index, 0);
+    }
+  }
+
+  failFill(handle: VolumeHandle, index: number): void {
+    this.#wakeBytes(this.#volume(handle), index, EIO);
+  }
+
+  endFill(handle: VolumeHandle): void {
+    const volume = this.#volume(handle);
+    volume.expected.clear();
+    for (const index of [...volume.bytesWaiters.keys()]) this.#wakeBytes(volume, index, 0);
+  }
+
+  publishFill({ name, handle }: { name: string; handle: VolumeHandle }): void {
+    this.publish({ name, handle, readOnly: false, isListed: false, isInternal: true, description: '' });
   }
 
   #waitLeaf(volume: SimVolume, leafIndex: number): Promise<void> {
@@ -872,4 +967,9 @@ function blocksTouched({ start, end }: Piece): number {
 
 function blocksCovered({ start, end }: Piece): number {
   return maskBetween(Math.ceil(start / BLOCK_BYTES), Math.floor(end / BLOCK_BYTES));
+}
+
+function* entriesOf(runs: Uint32Array): Generator<number> {
+  for (let at = 0; at < runs.length; at += 2)
+    for (let index = 0; index < (runs[at + 1] ?? 0); index += 1) yield (runs[at] ?? 0) + index;
 }

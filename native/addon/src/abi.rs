@@ -16,6 +16,7 @@
 //! | 6 done | id, errno |
 //! | 7 question | id, handle, then the snapshot's id as four words, its first digits first; or nothing, for a list |
 //! | 8 summed | id, then a sum per extent |
+//! | 9 bytes-wanted | handle, entry |
 
 use plane::link::Event;
 
@@ -90,6 +91,7 @@ fn record(bytes: &mut Vec<u8>, event: &Event) {
         Event::Summed { id, sums } => {
             words(bytes, 8, [*id].into_iter().chain(sums.iter().copied()));
         }
+        Event::BytesWanted { handle, index } => words(bytes, 9, [*handle, *index]),
         Event::Done { id, errno } => words(bytes, 6, [*id, errno.cast_unsigned()]),
     }
 }

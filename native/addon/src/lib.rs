@@ -16,6 +16,11 @@ fn refused(what: &str) -> Error {
     Error::from_reason(what.to_string())
 }
 
+fn pairs_of(words: &[u32]) -> Vec<(u32, u32)> {
+    let (pairs, _) = words.as_chunks();
+    pairs.iter().map(|[one, other]| (*one, *other)).collect()
+}
+
 #[napi]
 pub struct NativePlane {
     plane: Arc<plane::plane::Plane>,
@@ -220,6 +225,39 @@ impl NativePlane {
             .ok_or_else(|| refused("unknown handle"))
     }
 
+    /// An export whose writes go only where nothing is yet.
+    #[napi]
+    pub fn publish_fill(&self, name: String, handle: u32) -> Result<()> {
+        self.plane
+            .publish_fill(name, handle)
+            .then_some(())
+            .ok_or_else(|| refused("unknown handle"))
+    }
+
+    /// Runs of entries as pairs of first and count.
+    #[napi]
+    pub fn begin_fill(&self, handle: u32, runs: Vec<u32>) -> Result<()> {
+        self.plane
+            .begin_fill(handle, &pairs_of(&runs))
+            .then_some(())
+            .ok_or_else(|| refused("unknown handle"))
+    }
+
+    #[napi]
+    pub fn narrow_fill(&self, handle: u32, runs: Vec<u32>) {
+        self.plane.narrow_fill(handle, &pairs_of(&runs));
+    }
+
+    #[napi]
+    pub fn fail_fill(&self, handle: u32, entry: u32) {
+        self.plane.fail_fill(handle, entry);
+    }
+
+    #[napi]
+    pub fn end_fill(&self, handle: u32) {
+        self.plane.end_fill(handle);
+    }
+
     #[napi]
     pub fn unpublish(&self, name: String, id: u32) {
         self.plane.unpublish(&name, id);
@@ -278,13 +316,7 @@ impl NativePlane {
     /// Handles and tokens in pairs; returns the tokens of handles that are not known.
     #[napi]
     pub fn freeze_together(&self, members: Vec<u32>) -> Vec<u32> {
-        let pairs: Vec<(u32, u32)> = members
-            .as_chunks::<2>()
-            .0
-            .iter()
-            .map(|[handle, token]| (*handle, *token))
-            .collect();
-        self.plane.freeze_together(&pairs)
+        self.plane.freeze_together(&pairs_of(&members))
     }
 
     #[napi]

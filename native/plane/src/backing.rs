@@ -5,6 +5,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
+use crate::fill::Again;
 use crate::throttle::Throttle;
 
 /// How long a call may take.
@@ -17,10 +18,12 @@ pub enum Patience {
     Wait,
 }
 
-/// Why an operation failed; `WouldBlock` never reaches a client.
+/// Why an operation failed; `WouldBlock` and `NotYet` never reach a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IoError {
     WouldBlock,
+    /// The bytes of this entry are still to come, from far away: again, whole, when [`Backing::when_there`] says so. No thread waits.
+    NotYet(u64),
     /// The pool is full, or the host filesystem is.
     NoSpace,
     /// The disk failed, a map page was damaged, or the volume refuses I/O after a failed sync.
@@ -112,6 +115,13 @@ pub trait Backing: Send + Sync + 'static {
     /// What differs from the snapshot, with everything written before this call. `None`: no snapshot of this volume, or no
     /// answer in time.
     fn changed_since(&self, snapshot: SnapshotId, deadline: Instant) -> Option<Vec<Range<u64>>>;
+
+    /// After [`IoError::NotYet`]: `again` is called when the entry's bytes are there, do not come, or it is time to look again.
+    fn when_there(&self, _entry: u64, again: Again) {
+        again(Ok(()));
+    }
+    /// A connection is over: requests that wait for bytes look whether it was theirs.
+    fn nudge(&self) {}
 }
 
 /// `enter` as a guard.

@@ -81,8 +81,8 @@ impl From<IoError> for Refusal {
                 errno: Errno::Shutdown,
                 message: "the server is shutting down",
             },
-            // WouldBlock with unlimited patience is a defect of the backing; the client must not take it for success.
-            IoError::Failed | IoError::WouldBlock => Refusal {
+            // WouldBlock or NotYet here is a defect of the backing; the client must not take it for success.
+            IoError::Failed | IoError::WouldBlock | IoError::NotYet(_) => Refusal {
                 errno: Errno::Io,
                 message: "input/output error",
             },

@@ -5,6 +5,7 @@ pub mod damage;
 pub mod error;
 pub mod export;
 pub mod file;
+pub mod fill;
 pub mod gate;
 pub mod grant;
 pub mod limits;

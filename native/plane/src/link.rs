@@ -54,6 +54,11 @@ pub enum Event {
         id: u32,
         sums: Vec<u32>,
     },
+    /// Requests wait for the bytes of this entry of a volume that is being filled.
+    BytesWanted {
+        handle: u32,
+        index: u32,
+    },
     /// An operation that the engine started with this id ended; 0 or an errno.
     Done {
         id: u32,

@@ -19,7 +19,7 @@ use crate::link::{Event, Link};
 use crate::map::EXTENT_BYTES;
 use crate::server::Server;
 use crate::throttle::SpeedLimits;
-use crate::volume::{Shared, Volume};
+use crate::volume::{FillDoor, Shared, Volume};
 use crate::work::NOBODY;
 
 pub struct Plane {
@@ -112,6 +112,50 @@ impl Plane {
             },
         );
         true
+    }
+
+    /// An export for who fills the volume, through the process's own door.
+    pub fn publish_fill(&self, name: String, handle: u32) -> bool {
+        let Some(volume) = self.volume(handle) else {
+            return false;
+        };
+        self.server.publish(
+            name,
+            ExportSpec {
+                backing: Arc::new(FillDoor(volume)),
+                read_only: false,
+                door: Door::Internal,
+                is_listed: false,
+                description: String::new(),
+            },
+        );
+        true
+    }
+
+    /// Runs of entries (first and count) whose absent blocks are still to come. Before the volume is published.
+    pub fn begin_fill(&self, handle: u32, runs: &[(u32, u32)]) -> bool {
+        self.volume(handle)
+            .map(|volume| volume.begin_fill(runs))
+            .is_some()
+    }
+
+    /// Nothing comes for these.
+    pub fn narrow_fill(&self, handle: u32, runs: &[(u32, u32)]) {
+        if let Some(volume) = self.volume(handle) {
+            volume.narrow_fill(runs);
+        }
+    }
+
+    pub fn fail_fill(&self, handle: u32, entry: u32) {
+        if let Some(volume) = self.volume(handle) {
+            volume.fail_fill(entry);
+        }
+    }
+
+    pub fn end_fill(&self, handle: u32) {
+        if let Some(volume) = self.volume(handle) {
+            volume.end_fill();
+        }
     }
 
     pub fn unpublish(&self, name: &str, id: u32) {

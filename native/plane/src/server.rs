@@ -314,6 +314,7 @@ impl Inner {
         let (io, panics) = (Arc::clone(&self.io), Arc::clone(&self.panics));
         Connection::new(executor, io, panics, Arc::clone(&self.is_closing)).run();
         outgoing.end();
+        outgoing.lease.export.backing.nudge();
         outgoing.stream.close();
         let _ = rustix::net::shutdown(&**socket, Shutdown::Both);
     }

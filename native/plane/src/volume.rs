@@ -4,6 +4,7 @@
 //! Locks, in order: gate, stripe, then one of `dirty`, `released`, grants, faults. No stripe lock is held while waiting for the
 //! engine. Invariants of the map are in `map.rs`.
 
+mod arrive;
 mod fill;
 mod read;
 mod unmap;
@@ -22,6 +23,7 @@ use crate::backing::{Backing, Completion, IoError, Patience, Run, SnapshotId, Ze
 use crate::capture::SyncState;
 use crate::damage::Damaged;
 use crate::file::{FileTable, SLOTS_PER_FILE, Touched, offset_of};
+use crate::fill::{Again, Fill};
 use crate::gate::Gate;
 use crate::grant::{Grants, Taken};
 use crate::link::{Event, Link};
@@ -79,6 +81,8 @@ impl Shared {
     }
 }
 
+pub use arrive::FillDoor;
+
 pub struct Volume {
     pub handle: u32,
     /// For rounds of capture, which outlive the call that starts them.
@@ -108,6 +112,7 @@ pub struct Volume {
     /// errno of the sync that failed, or 0. Final.
     pub(crate) failed: AtomicI32,
     pub throttle: Throttle,
+    pub(crate) fill: Fill,
 }
 
 #[derive(Default)]
@@ -116,11 +121,13 @@ struct Faults {
     failed: HashSet<u32>,
 }
 
-/// Why an attempt stopped; the first three are cured by waiting (with `Patience::Wait`) and trying again.
+/// Why an attempt stopped; the first two are cured by waiting (with `Patience::Wait`) and trying again.
 #[derive(Debug)]
 enum Stop {
     NeedLeaf(u32),
     NeedExtent,
+    /// A block of this entry that is still to come.
+    NeedBytes(u64),
     Error(IoError),
 }
 
@@ -197,6 +204,7 @@ impl Volume {
             fault_answered: Condvar::new(),
             failed: AtomicI32::new(0),
             throttle: Throttle::default(),
+            fill: Fill::default(),
         })
     }
 
@@ -327,7 +335,11 @@ impl Volume {
                     self.ask_leaf(&mut self.faults.lock(), index);
                     return Err(IoError::WouldBlock);
                 }
-                (Stop::NeedExtent, Patience::Inline) => return Err(IoError::WouldBlock),
+                (Stop::NeedExtent | Stop::NeedBytes(_), Patience::Inline) => {
+                    return Err(IoError::WouldBlock);
+                }
+                // Not on this thread: it may take long, and writes need the threads meanwhile.
+                (Stop::NeedBytes(index), Patience::Wait) => return Err(IoError::NotYet(index)),
                 (Stop::NeedLeaf(index), Patience::Wait) => {
                     self.outside(|| self.wait_leaf(index))?
                 }
@@ -471,6 +483,9 @@ impl Backing for Volume {
         options: ZeroOptions,
         patience: Patience,
     ) -> Result<(), IoError> {
+        if options.only_fast && self.expects_any(offset, length) {
+            return Err(IoError::NotFast);
+        }
         if !options.keep_allocated {
             let mut done = 0;
             return self.until_done(patience, || {
@@ -527,6 +542,10 @@ impl Backing for Volume {
     }
 
     fn hole_at(&self, offset: u64, length: u64) -> u64 {
+        // What is still to come is no hole.
+        if self.fill.expected.load().is_some() {
+            return 0;
+        }
         self.map.load().hole_at(offset, length)
     }
 
@@ -574,5 +593,13 @@ impl Backing for Volume {
         let words = questions.ask(link, self.handle, Some(snapshot), deadline)?;
         let (pairs, _) = words.as_chunks();
         Some(pairs.iter().map(|[start, end]| *start..*end).collect())
+    }
+
+    fn when_there(&self, entry: u64, again: Again) {
+        self.park(entry, again);
+    }
+
+    fn nudge(&self) {
+        self.fill.nudge();
     }
 }

@@ -9,30 +9,26 @@ mod end;
 mod pace;
 
 use std::os::fd::OwnedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, Shutdown};
+use rustix::net::RecvFlags;
 use rustix::time::Timespec;
 
 use self::pace::Pace;
 use super::buffer::Buffer;
-use super::contexts::Context;
+use super::elsewhere::{Elsewhere, flush};
 use super::execute::{Executed, Executor, memory_of};
-use super::outgoing::Outgoing;
 use super::replies::Replies;
-use super::wire::{self, Request, Tag, command};
+use super::wire::{self, Request, command};
 use crate::backing::{Entered, Patience};
 use crate::error;
-use crate::export::identity;
 use crate::limits::{
     BATCH_REQUESTS_MAX, IDLE_BUFFERS, OUTSTANDING_BYTES_MAX, OUTSTANDING_MAX, RECEIVE_BYTES,
     REPLIES_BYTES, REQUEST_BYTES_MAX, SKIPPED_BYTES_MAX,
 };
-use crate::stats::ExportStats;
 use crate::work::Workers;
 
 pub struct Connection {
@@ -210,7 +206,8 @@ impl Connection {
                     self.rest = Some(request);
                     break;
                 }
-                Executed::WouldBlock => {
+                // `NotYet` is an io thread's: here it is a request that would block.
+                Executed::WouldBlock | Executed::NotYet(_) => {
                     let payload = Buffer::copy_of(bytes);
                     self.hand_over(request, payload);
                 }
@@ -230,20 +227,16 @@ impl Connection {
         let contexts = Arc::clone(&self.executor.contexts);
         let memory = memory_of(&request, contexts.len());
         outgoing.begin(memory);
-        let panics = Arc::clone(&self.panics);
-        let job = move || {
-            let execute = || execute_elsewhere(&outgoing, contexts, &request, &payload);
-            // As on the connection's own thread: a panic ends this connection, and nobody else's.
-            let Ok(replies) = catch_unwind(AssertUnwindSafe(execute)) else {
-                panics.fetch_add(1, Ordering::Relaxed);
-                // Fails only if the client is gone already.
-                let _ = rustix::net::shutdown(outgoing.stream.socket(), Shutdown::Both);
-                return outgoing.complete(&[], memory);
-            };
-            outgoing.complete(replies.bytes(), memory);
+        let elsewhere = Elsewhere {
+            outgoing,
+            contexts,
+            request,
+            payload,
+            memory,
+            io: Arc::clone(&self.io),
+            panics: Arc::clone(&self.panics),
         };
-        let owner = identity(&self.executor.outgoing.lease.export.backing);
-        self.io.submit(owner as u64, Box::new(job));
+        elsewhere.submit();
     }
 
     /// An oversized payload is read and thrown away, then refused. Beyond all reason: the connection ends.
@@ -424,47 +417,8 @@ impl Connection {
     }
 }
 
-/// On an io thread, where everything may be waited for.
-fn execute_elsewhere(
-    outgoing: &Arc<Outgoing>,
-    contexts: Arc<[Context]>,
-    request: &Request,
-    payload: &[u8],
-) -> Replies {
-    let mut executor = Executor::new(Arc::clone(outgoing), contexts);
-    let mut replies = Replies::default();
-    let executed = {
-        let _entered = Entered::new(&*outgoing.lease.export.backing, Patience::Wait);
-        executor.execute(request, payload, Patience::Wait, &mut replies)
-    };
-    outgoing.lease.export.counters.add(&executor.stats);
-    if executed == Executed::ReplyAfterFlush {
-        flush(outgoing, request.tag());
-    }
-    replies
-}
-
 fn is_gone(ready: PollFlags) -> bool {
     ready.intersects(PollFlags::HUP | PollFlags::ERR)
-}
-
-fn flush(outgoing: &Arc<Outgoing>, tag: Tag) {
-    outgoing.begin(0);
-    let completing = Arc::clone(outgoing);
-    outgoing.lease.export.backing.flush(Box::new(move |result| {
-        let mut replies = Replies::default();
-        match result {
-            Ok(()) => completing.put_done(&mut replies, tag),
-            Err(error) => {
-                completing.lease.export.counters.add(&ExportStats {
-                    errors: 1,
-                    ..ExportStats::default()
-                });
-                completing.put_refusal(&mut replies, tag, error.into());
-            }
-        }
-        completing.complete(replies.bytes(), 0);
-    }));
 }
 
 /// The receive timeout after which an idle connection gives its buffers back.

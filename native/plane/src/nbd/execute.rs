@@ -35,10 +35,13 @@ pub enum Executed {
     Partly(u64),
     /// Nothing was replied: again on an io thread.
     WouldBlock,
+    /// Nothing was replied: again when the bytes of this entry are there. On an io thread only.
+    NotYet(u64),
 }
 
 pub enum Stop {
     WouldBlock,
+    NotYet(u64),
     Refused(Refusal),
 }
 
@@ -46,6 +49,7 @@ impl From<IoError> for Stop {
     fn from(error: IoError) -> Stop {
         match error {
             IoError::WouldBlock => Stop::WouldBlock,
+            IoError::NotYet(entry) => Stop::NotYet(entry),
             error => Stop::Refused(error.into()),
         }
     }
@@ -89,10 +93,14 @@ impl Executor {
                 out.truncate(start);
                 Executed::WouldBlock
             }
+            Err(Stop::NotYet(entry)) if patience == Patience::Wait => {
+                out.truncate(start);
+                Executed::NotYet(entry)
+            }
             Err(stop) => {
                 let refusal = match stop {
                     Stop::Refused(refusal) => refusal,
-                    Stop::WouldBlock => Refusal::from(IoError::WouldBlock),
+                    Stop::WouldBlock | Stop::NotYet(_) => Refusal::from(IoError::WouldBlock),
                 };
                 self.stats.errors += 1;
                 out.truncate(start);

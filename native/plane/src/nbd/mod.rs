@@ -4,6 +4,7 @@
 pub(crate) mod buffer;
 pub mod connection;
 pub mod contexts;
+pub mod elsewhere;
 pub mod execute;
 pub mod handshake;
 mod options;

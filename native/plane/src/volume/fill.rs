@@ -48,7 +48,7 @@ impl Volume {
             // It comes, and the engine asks again.
             Err(Stop::NeedLeaf(leaf)) => self.ask_leaf(&mut self.faults.lock(), leaf),
             // A disk that cannot be read keeps the base where it is: whoever reads the block will be told.
-            Err(Stop::NeedExtent | Stop::Error(_)) => {}
+            Err(Stop::NeedExtent | Stop::NeedBytes(_) | Stop::Error(_)) => {}
         }
     }
 

@@ -1,5 +1,6 @@
 //! Reading: where each byte comes from (an extent, its base, or nowhere), neighbours fetched together, and which runs hold data.
 
+use super::arrive::shown;
 use super::{Pending, Stop, Volume, pieces};
 use crate::backing::{IoError, Patience, Run};
 use crate::file::offset_of;
@@ -14,6 +15,9 @@ impl Volume {
         target: &mut [u8],
         patience: Patience,
     ) -> Result<(), Stop> {
+        // Before any entry: the fill may end in between.
+        let expected = self.fill.expected.load();
+        let is_expected = |index| (expected.as_ref()).is_some_and(|expected| expected.has(index));
         let map = self.map.load();
         let mut pending: Option<Pending> = None;
         let mut at = 0usize;
@@ -26,6 +30,9 @@ impl Volume {
                 let (source, end) = source_at(view, start, piece.end);
                 let to = at + (end - start) as usize;
                 match (source, &mut pending) {
+                    (0, _) if is_expected(piece.index) => {
+                        return Err(Stop::NeedBytes(piece.index));
+                    }
                     (0, _) => target.get_mut(at..to).unwrap_or_default().fill(0),
                     (extent, _) if self.shared.damaged.has(extent) => {
                         return Err(IoError::Failed.into());
@@ -96,6 +103,7 @@ impl Volume {
         done: &mut u64,
         current: &mut Run,
     ) -> Result<(), Stop> {
+        let expected = self.fill.expected.load();
         let map = self.map.load();
         let mut add = |is_hole, length, done: &mut u64, current: &mut Run| {
             let goes_on = if is_hole != current.is_hole && current.length > 0 {
@@ -110,7 +118,11 @@ impl Volume {
         };
         while *done < length {
             let at = offset + *done;
-            let hole = map.hole_at(at, length - *done);
+            // A leaf without entries may have some that are still to come.
+            let hole = match &*expected {
+                Some(_) => 0,
+                None => map.hole_at(at, length - *done),
+            };
             if hole > 0 {
                 if !add(true, hole, done, current) {
                     return Ok(());
@@ -121,7 +133,10 @@ impl Volume {
             let leaf = map.leaf(leaf_index).ok_or(Stop::NeedLeaf(leaf_index))?;
             let here = (LEAF_RANGE_BYTES - at % LEAF_RANGE_BYTES).min(length - *done);
             for piece in pieces(at, here) {
+                let is_expected =
+                    (expected.as_ref()).is_some_and(|expected| expected.has(piece.index));
                 let visible = leaf.view(piece.index as usize % LEAF_ENTRIES).visible();
+                let visible = shown(visible, is_expected);
                 let mut start = piece.start;
                 while start < piece.end {
                     let (is_hole, end) = run_of_blocks(!visible, start, piece.end);

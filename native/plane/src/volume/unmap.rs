@@ -32,9 +32,13 @@ impl Volume {
         let map = self.map.load();
         let generation = self.generation.load(Ordering::Acquire);
         let size = self.size();
+        let expected = self.fill.expected.load();
         while *done < length {
             let at = offset + *done;
-            let hole = map.hole_at(at, length - *done);
+            let hole = match &*expected {
+                Some(_) => 0,
+                None => map.hole_at(at, length - *done),
+            };
             if hole > 0 {
                 *done += hole;
                 continue;
@@ -44,7 +48,12 @@ impl Volume {
             let here = (LEAF_RANGE_BYTES - at % LEAF_RANGE_BYTES).min(length - *done);
             for piece in pieces(at, here) {
                 let end = end_of(piece, size);
-                self.unmap_piece(leaf, generation, Piece { end, ..piece }, edges, patience)?;
+                let whole = Piece { end, ..piece };
+                if (expected.as_ref()).is_some_and(|expected| expected.has(piece.index)) {
+                    self.write_zeros(leaf, generation, whole, edges, patience)?;
+                } else {
+                    self.unmap_piece(leaf, generation, whole, edges, patience)?;
+                }
                 *done += piece.end - piece.start;
             }
         }

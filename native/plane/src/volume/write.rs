@@ -91,10 +91,26 @@ impl Volume {
         source: &[u8],
         patience: Patience,
     ) -> Result<(), Stop> {
+        let is_expected = self.fill.is_expected(piece.index);
         let position = piece.index as usize % LEAF_ENTRIES;
         let _stripe = self.stripe(piece.index);
         leaf.adopt(generation);
         let view = leaf.view(position);
+        if is_expected && self.needs_fill(piece, view.visible()) {
+            return Err(Stop::NeedBytes(piece.index));
+        }
+        self.write_changing(leaf, view, piece, source, patience)
+    }
+
+    /// Caller holds the entry's stripe lock, under which it got the view of a leaf of this generation.
+    pub(super) fn write_changing(
+        &self,
+        leaf: &Leaf,
+        view: View,
+        piece: Piece,
+        source: &[u8],
+        patience: Patience,
+    ) -> Result<(), Stop> {
         let touched = blocks_touched(piece.start, piece.end);
         if view.entry.has(Entry::OWN) && !view.entry.is_hole() {
             return Ok(self.write_own(leaf, view, piece, source, touched, patience)?);
