@@ -11,6 +11,8 @@ import type { BlockWriter } from './restore.ts';
 export interface DataAccess {
   read<T>(targetId: string, use: (reader: BlockReader) => Promise<T>): Promise<T>;
   write<T>(targetId: string, use: (writer: BlockWriter) => Promise<T>): Promise<T>;
+  /** Of a volume that is being filled: what is written goes only where something is still to come. */
+  fill<T>(targetId: string, use: (writer: BlockWriter) => Promise<T>): Promise<T>;
 }
 
 export class NbdData implements DataAccess {
@@ -24,17 +26,25 @@ export class NbdData implements DataAccess {
   }
 
   read<T>(targetId: string, use: (reader: BlockReader) => Promise<T>): Promise<T> {
-    return this.#with({ targetId, readOnly: true }, use);
+    return this.#with((name) => this.#publish(name, { targetId, readOnly: true }), use);
   }
 
   write<T>(targetId: string, use: (writer: BlockWriter) => Promise<T>): Promise<T> {
-    return this.#with({ targetId, readOnly: false }, use);
+    return this.#with((name) => this.#publish(name, { targetId, readOnly: false }), use);
   }
 
-  async #with<T>(target: { targetId: string; readOnly: boolean }, use: (client: NbdClient) => Promise<T>): Promise<T> {
-    const name = `backup-${randomUUID()}`;
+  fill<T>(targetId: string, use: (writer: BlockWriter) => Promise<T>): Promise<T> {
+    return this.#with((name) => this.#backend.publishFill({ name, targetId }), use);
+  }
+
+  #publish(name: string, target: { targetId: string; readOnly: boolean }): Promise<void> {
     const mode = { description: 'a backup or restore', isListed: false, isInternal: true };
-    await this.#backend.publish({ ...target, ...mode, name });
+    return this.#backend.publish({ ...target, ...mode, name });
+  }
+
+  async #with<T>(publish: (name: string) => Promise<void>, use: (client: NbdClient) => Promise<T>): Promise<T> {
+    const name = `backup-${randomUUID()}`;
+    await publish(name);
     try {
       await using client = await NbdClient.connect(this.#uriOf(name));
       return await use(client);

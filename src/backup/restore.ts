@@ -63,7 +63,8 @@ export async function* spansOf(repository: Repository, manifest: Manifest): Asyn
   }
 }
 
-function* joined(wanted: Wanted[], chunksMax: number): Generator<Span> {
+/** Those that lie near each other in a pack, together. */
+export function* joined(wanted: Wanted[], chunksMax: number): Generator<Span> {
   wanted.sort((a, b) => a.pack - b.pack || a.offset - b.offset);
   let chunks: Wanted[] = [];
   let start = 0;

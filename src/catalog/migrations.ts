@@ -9,6 +9,7 @@ import { attachments } from './migrations/0003-attachments.ts';
 import { groups } from './migrations/0004-groups.ts';
 import { backups } from './migrations/0005-backups.ts';
 import { backupSchedules } from './migrations/0006-backup-schedules.ts';
+import { fills } from './migrations/0007-fills.ts';
 
 type Migration = { readonly name: string; readonly up: (db: Kysely<unknown>) => Promise<void> };
 
@@ -19,6 +20,7 @@ export const MIGRATIONS: readonly Migration[] = [
   { name: '0004-groups', up: groups },
   { name: '0005-backups', up: backups },
   { name: '0006-backup-schedules', up: backupSchedules },
+  { name: '0007-fills', up: fills },
 ];
 
 /** Brings a catalog to the newest shape; returns what is there that this program does not know. */

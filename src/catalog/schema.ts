@@ -301,6 +301,20 @@ type BackupScheduleTable = {
   updated_at: number | null;
 };
 
+type FillTable = {
+  volume_id: string;
+  backup_id: string;
+  /** The volume that the backup was made of. */
+  source_volume_id: string;
+  /** JSON: pairs of offset and length where something may come. Null: not known yet. */
+  ranges: string | null;
+  /** As stored. */
+  total_bytes: number;
+  /** Why it does not get on. */
+  failure: string | null;
+  created_at: number;
+};
+
 type AppliedMigrationTable = { name: string; applied_at: number };
 
 export type Schema = {
@@ -321,6 +335,7 @@ export type Schema = {
   tasks: TaskTable;
   backups: BackupTable;
   backup_schedules: BackupScheduleTable;
+  fills: FillTable;
   applied_migrations: AppliedMigrationTable;
   messages: MessageTable;
   transfers: TransferTable;
@@ -347,6 +362,7 @@ export type GroupRow = Readonly<Selectable<GroupTable>>;
 export type GroupSnapshotRow = Readonly<Selectable<GroupSnapshotTable>>;
 export type BackupScheduleRow = Readonly<Selectable<BackupScheduleTable>>;
 export type BackupRow = Readonly<Selectable<BackupTable>>;
+export type FillRow = Readonly<Selectable<FillTable>>;
 export type NewBackupRow = Readonly<Insertable<BackupTable>>;
 export type NewVolumeRow = Readonly<Insertable<VolumeTable>>;
 export type NewSnapshotRow = Readonly<Insertable<SnapshotTable>>;

@@ -63,6 +63,7 @@ export async function removeVolume(writer: Writer, id: string): Promise<void> {
   await writer.deleteFrom('connections').where('volume_id', '=', id).execute();
   await writer.deleteFrom('attachments').where('volume_id', '=', id).execute();
   await writer.deleteFrom('transfers').where('volume_id', '=', id).execute();
+  await writer.deleteFrom('fills').where('volume_id', '=', id).execute();
   await writer.deleteFrom('volumes').where('id', '=', id).execute();
 }
 

@@ -21,6 +21,8 @@ export type BackupOptions = {
   /** Null: this daemon makes no backups. */
   readonly open: OpenRepository | null;
   readonly data: DataAccess;
+  /** How long clients of a volume that is being filled wait for what cannot be had. */
+  readonly fillWaitMs: number;
 };
 
 export type BackupWork = 'create' | 'restore' | 'verify';

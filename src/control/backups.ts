@@ -20,11 +20,20 @@ import { findVolume, type Totals } from '../catalog/volumes.ts';
 import type { Progress } from './backup-store.ts';
 import { refuseWhileConnectable } from './connections.ts';
 import { type Control, refuseWhileConnected } from './control.ts';
+import { refuseWhileFilledFrom, refuseWhileFilling } from './fills.ts';
 import { addVolume } from './new-rows.ts';
 import type { Caller } from './policy.ts';
 import { chargeBackup } from './quotas.ts';
 import { requireBackupService } from './services.ts';
-import { begin, initialStatus, resetStatus, visibleBackup, visibleSnapshot, visibleVolume } from './states.ts';
+import {
+  begin,
+  initialStatus,
+  resetStatus,
+  type VolumeStatus,
+  visibleBackup,
+  visibleSnapshot,
+  visibleVolume,
+} from './states.ts';
 import type { Task } from './tasks.ts';
 import { defaultType } from './types.ts';
 
@@ -51,6 +60,7 @@ export async function createBackup(control: Control, caller: Caller, wanted: New
   const { row, task } = await control.catalog.write(async (writer) => {
     const volume = await visibleVolume(writer, caller, volumeId);
     requireZone(control, wanted.availabilityZone);
+    if (snapshotId === null) await refuseWhileFilling(control, writer, volumeId);
     const nowUs = control.nowUs();
     const source = await sourceOf(writer, caller, { volume, snapshotId, nowUs });
     const parent = wanted.isIncremental
@@ -189,6 +199,7 @@ export async function deleteBackup(
   control.backups.requireConfigured();
   const task = await control.catalog.write(async (writer) => {
     const row = await visibleBackup(writer, caller, id);
+    await refuseWhileFilledFrom(writer, id);
     await begin(writer, { table: 'backups', id, action: force ? 'force-delete' : 'delete', nowUs: control.nowUs() });
     const args = { backupId: id, volumeId: row.volume_id };
     return control.tasks.accept(writer, { kind: 'delete-backup', subject: id, args, caller });
@@ -227,8 +238,13 @@ export async function restoreBackup(
     const nowUs = control.nowUs();
     const target =
       volumeId === null
-        ? await newVolume(control, writer, { caller, row, name: wanted.name ?? `restore_backup_${id}` })
-        : await existingVolume(writer, { caller, row, volumeId, nowUs });
+        ? await newVolume(control, writer, {
+            caller,
+            row,
+            name: wanted.name ?? `restore_backup_${id}`,
+            status: 'restoring-backup',
+          })
+        : await existingVolume(control, writer, { caller, row, volumeId, nowUs });
     if (volumeId !== null) await refuseWhileConnectable(writer, { id: volumeId, code: 'wrong_state' });
     await begin(writer, { table: 'backups', id, action: 'restore', nowUs });
     const args = {
@@ -250,10 +266,10 @@ export async function restoreBackup(
 
 type Target = { readonly caller: Caller; readonly row: BackupRow; readonly nowUs: number };
 
-async function newVolume(
+export async function newVolume(
   control: Control,
   writer: Writer,
-  { caller, row, name }: Pick<Target, 'caller' | 'row'> & { name: string },
+  { caller, row, name, status }: Pick<Target, 'caller' | 'row'> & { name: string; status: VolumeStatus },
 ): Promise<VolumeRow> {
   const source = await findVolume(writer, row.volume_id);
   const type = (source && (await findType(writer, source.type_id))) ?? (await defaultType(writer));
@@ -266,11 +282,12 @@ async function newVolume(
     snapshotId: null,
     sourceVolumeId: null,
     groupId: null,
-    status: 'restoring-backup',
+    status,
   });
 }
 
 async function existingVolume(
+  control: Control,
   writer: Writer,
   { caller, row, volumeId, nowUs }: Target & { volumeId: string },
 ): Promise<VolumeRow> {
@@ -279,6 +296,7 @@ async function existingVolume(
     const reason = `Invalid volume: volume size ${volume.size_gib} is too small to restore backup of size ${row.size_gib}.`;
     throw new Failure('bad_request', { reason });
   }
+  await refuseWhileFilling(control, writer, volumeId);
   return begin(writer, { table: 'volumes', id: volumeId, action: 'restore', nowUs });
 }
 

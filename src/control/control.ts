@@ -9,6 +9,7 @@ import type { Metrics } from '../base/metrics.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import { type BackupOptions, BackupStore } from './backup-store.ts';
 import { Exports } from './exports.ts';
+import { Fills } from './fills.ts';
 import { ensureReservedGroupType } from './group-types.ts';
 import { LimitKeeper } from './limits.ts';
 import { tellLevel } from './pool-level.ts';
@@ -82,6 +83,7 @@ export class Control {
   readonly limits: LimitKeeper;
   readonly backups: BackupStore;
   readonly schedules: ScheduleRunner;
+  readonly fills: Fills;
   /** Whoever changes the attachments of a volume, by the volume's id. */
   readonly turns = new Turns();
   readonly tasks: Tasks;
@@ -102,6 +104,7 @@ export class Control {
     this.limits = new LimitKeeper(this, options.pause);
     this.backups = new BackupStore(this, options.backups);
     this.schedules = new ScheduleRunner(this);
+    this.fills = new Fills(this, { waitMs: options.backups.fillWaitMs, pause: options.pause });
     this.tasks = new Tasks(this, options.pause);
     this.startedAtUs = this.nowUs();
   }
@@ -120,6 +123,7 @@ export class Control {
     await settleLeftovers(this, resumed);
     // Before anybody is served: limits were forgotten with the process that set them.
     await this.limits.applyAll();
+    await this.fills.beginAll();
     await this.exports.publishAtStart();
     await this.backups.dropBasesQuietly(null);
     this.tasks.resume(resumed);
@@ -129,8 +133,7 @@ export class Control {
   async backendEvent(event: BackendEvent): Promise<void> {
     if (event.kind === 'pool-level') return tellLevel(this.log, event);
     if (event.kind === 'damage') return this.log.error({ reason: event.reason }, 'the disk has changed what it held');
-    // Nobody fills a volume here.
-    if (event.kind === 'bytes-wanted') return this.backend.failFill(event);
+    if (event.kind === 'bytes-wanted') return this.fills.want(event.id, event.offset);
     this.log.error({ id: event.id, reason: event.reason }, 'a volume refuses I/O');
     await failObject(this, event);
   }
@@ -138,6 +141,7 @@ export class Control {
   /** The backend is lost and the process about to end: what fails now must not be taken for the volumes' failure. */
   abandon(): void {
     this.schedules.stop();
+    this.fills.stop();
     this.backups.stop();
     this.tasks.stop();
     this.limits.stop();
@@ -148,6 +152,7 @@ export class Control {
     await this.schedules.close();
     this.tasks.stop();
     await this.backups.close();
+    await this.fills.close();
     await this.tasks.close();
     await this.limits.close();
   }

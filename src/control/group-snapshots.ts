@@ -16,6 +16,7 @@ import {
 import type { Listing } from '../catalog/listing.ts';
 import type { GroupSnapshotRow, Reader } from '../catalog/schema.ts';
 import { type Control, refuseWhileConnected } from './control.ts';
+import { refuseWhileFilling } from './fills.ts';
 import { isConsistent } from './group-types.ts';
 import { invalidGroup, visibleGroup } from './groups.ts';
 import { addSnapshot } from './new-rows.ts';
@@ -59,6 +60,7 @@ export async function createGroupSnapshot(
     const { name, description } = row;
     for (const volume of await volumesOfGroup(writer, group.id)) {
       requireStatus(volume, 'snapshot a volume in use');
+      await refuseWhileFilling(control, writer, volume.id);
       const member = { volume, name, description, group_snapshot_id: row.id };
       members.push({ snapshotId: (await addSnapshot(control, writer, caller, member)).id, volumeId: volume.id });
     }

@@ -9,6 +9,7 @@ import type { GroupRow, Reader, VolumeRow, Writer } from '../catalog/schema.ts';
 import { findType } from '../catalog/types.ts';
 import { findVolume } from '../catalog/volumes.ts';
 import type { Control } from './control.ts';
+import { refuseWhileFilling } from './fills.ts';
 import { visibleGroupSnapshot } from './group-snapshots.ts';
 import { isConsistent } from './group-types.ts';
 import { invalidGroup, newGroupRow, visibleGroup } from './groups.ts';
@@ -45,7 +46,7 @@ export async function createGroupFromSource(
   enforce(caller, 'group:create');
   const { source } = wanted;
   const accepted = await control.catalog.write(async (writer) => {
-    const origin = await originOf(writer, caller, source);
+    const origin = await originOf(control, writer, caller, source);
     if (origin.members.length === 0) {
       const what = source.kind === 'group' ? 'Source Group' : 'Group snapshot';
       throw invalidGroup(`${what} ${source.id} is empty. No group will be created.`);
@@ -77,13 +78,14 @@ export async function createGroupFromSource(
   return accepted.row;
 }
 
-async function originOf(reader: Reader, caller: Caller, source: GroupSource): Promise<Origin> {
+async function originOf(control: Control, reader: Reader, caller: Caller, source: GroupSource): Promise<Origin> {
   if (source.kind === 'group') {
     const group = await visibleGroup(reader, caller, source.id);
     if (group.status !== 'available') throw invalidGroup(notAvailable('Source group', group));
     const members: Member[] = [];
     for (const row of await volumesOfGroup(reader, group.id)) {
       requireStatus(row, 'clone a volume');
+      await refuseWhileFilling(control, reader, row.id);
       const from = { snapshot_id: null, source_volume_id: row.id };
       members.push({ sourceId: row.id, sizeGib: row.size_gib, typeId: row.type_id, bootable: row.bootable, from });
     }

@@ -13,6 +13,7 @@ import {
 } from '../catalog/snapshots.ts';
 import type { Totals } from '../catalog/volumes.ts';
 import { type Control, refuseWhileConnected } from './control.ts';
+import { refuseWhileFilling } from './fills.ts';
 import { addSnapshot } from './new-rows.ts';
 import type { Caller } from './policy.ts';
 import { begin, requireStatus, visibleSnapshot, visibleVolume } from './states.ts';
@@ -33,6 +34,7 @@ export async function createSnapshot(control: Control, caller: Caller, wanted: N
   const { row, task } = await control.catalog.write(async (writer) => {
     const volume = await visibleVolume(writer, caller, volumeId);
     requireStatus(volume, wanted.alsoInUse ? 'snapshot a volume in use' : 'snapshot a volume');
+    await refuseWhileFilling(control, writer, volumeId);
     const { name, description } = wanted;
     const inserted = await addSnapshot(control, writer, caller, { volume, name, description, group_snapshot_id: null });
     await mergeMetadata(writer, { id: inserted.id, scope: 'user' }, wanted.metadata);

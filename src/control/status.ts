@@ -3,11 +3,13 @@
  */
 import type { ByteRange, PoolStats, VolumeSpace, VolumeUsage } from '../backend/backend.ts';
 import { Failure } from '../base/errors.ts';
+import { findFill } from '../catalog/fills.ts';
 import type { SnapshotRow, TaskRow, VolumeRow } from '../catalog/schema.ts';
 import { unfinishedTasks } from '../catalog/tasks.ts';
 import { countByStatus, type StatusCount } from '../catalog/volumes.ts';
 import { type Control, GIB } from './control.ts';
 import type { Export } from './exports.ts';
+import type { FillProgress } from './filling.ts';
 import type { Caller } from './policy.ts';
 import { visibleSnapshot, visibleVolume } from './states.ts';
 
@@ -57,7 +59,10 @@ async function requireTarget(control: Control, caller: Caller, { kind, id }: Tar
 }
 
 export type Usage = VolumeUsage &
-  Pick<VolumeSpace, 'sharedBytes' | 'exclusiveBytes'> & { readonly lastFailure: string | null };
+  Pick<VolumeSpace, 'sharedBytes' | 'exclusiveBytes'> & {
+    readonly lastFailure: string | null;
+    readonly filling: FillProgress | null;
+  };
 
 /** What the backend says, and why the last work on it failed. An object that has no data (yet) uses nothing. */
 export async function usage(control: Control, caller: Caller, target: Target): Promise<Usage> {
@@ -68,7 +73,16 @@ export async function usage(control: Control, caller: Caller, target: Target): P
   const nothing = { id, kind, sizeBytes: row.size_gib * GIB, ...none };
   const [space] = await control.backend.space([target.id]);
   const { sharedBytes, exclusiveBytes } = space ?? { sharedBytes: 0, exclusiveBytes: 0 };
-  return { ...(found ?? nothing), sharedBytes, exclusiveBytes, lastFailure: row.failure };
+  const filling = await fillingOf(control, id);
+  return { ...(found ?? nothing), sharedBytes, exclusiveBytes, lastFailure: row.failure, filling };
+}
+
+/** A fill that did not begin yet, or could not, is shown as well. */
+async function fillingOf({ catalog, fills }: Control, id: string): Promise<FillProgress | null> {
+  const row = await findFill(catalog.reader, id);
+  if (row === undefined) return null;
+  const { backup_id: backupId, total_bytes: totalBytes, failure } = row;
+  return fills.progressOf(id) ?? { backupId, totalBytes, doneBytes: 0, failure };
 }
 
 export async function map(control: Control, caller: Caller, target: Target): Promise<ByteRange[]> {

@@ -29,6 +29,7 @@ import {
 import { acceptRestore } from './backups.ts';
 import { refuseWhileConnectable } from './connections.ts';
 import { type Control, METADATA_KEYS_MAX, refuseWhileConnected } from './control.ts';
+import { refuseWhileFilling } from './fills.ts';
 import { requireRoomInGroup } from './groups.ts';
 import { addVolume } from './new-rows.ts';
 import { requireAllowed } from './placement.ts';
@@ -71,7 +72,7 @@ export async function createVolume(control: Control, caller: Caller, wanted: New
       ? new Map([...wanted.metadata, ['src_backup_id', wanted.source.id] as const])
       : wanted.metadata;
   const accepted = await control.catalog.write(async (writer) => {
-    const origin = wanted.source === null ? null : await originOf(writer, caller, wanted.source);
+    const origin = wanted.source === null ? null : await originOf(control, writer, caller, wanted.source);
     const type = await typeFor(writer, caller, { asked: wanted.type, origin });
     const sizeGib = sizeFor(wanted.sizeGib, origin);
     await requireAllowed(control, writer, { type, sizeGib });
@@ -105,10 +106,11 @@ export async function createVolume(control: Control, caller: Caller, wanted: New
 
 type Origin = { readonly sizeGib: number; readonly typeId: string; readonly bootable: number; readonly what: string };
 
-async function originOf(writer: Writer, caller: Caller, source: VolumeSource): Promise<Origin> {
+async function originOf(control: Control, writer: Writer, caller: Caller, source: VolumeSource): Promise<Origin> {
   if (source.kind === 'volume') {
     const row = await visibleVolume(writer, caller, source.id);
     requireStatus(row, 'clone a volume');
+    await refuseWhileFilling(control, writer, row.id);
     return { sizeGib: row.size_gib, typeId: row.type_id, bootable: row.bootable, what: 'source volume' };
   }
   if (source.kind === 'backup') {

@@ -109,3 +109,13 @@ export function backupRateOf(rate: number | undefined): number | null {
   if (Number.isSafeInteger(rate) && rate >= BYTES_PER_SECOND_MIN) return rate;
   throw refuse(`backup_bytes_per_second is ${rate}, but must be a whole number of ${BYTES_PER_SECOND_MIN} or more.`);
 }
+
+const RESTORE_WAIT_SECONDS = { standard: 30, max: 86_400 };
+
+/** In milliseconds. */
+export function restoreWaitOf(seconds: number | undefined): number {
+  const { standard, max } = RESTORE_WAIT_SECONDS;
+  if (seconds === undefined) return standard * 1000;
+  if (seconds >= 0 && seconds <= max) return seconds * 1000;
+  throw refuse(`restore_wait_seconds is ${seconds}, but must be a number from 0 to ${max}.`);
+}

@@ -26,6 +26,7 @@ import {
   backupTargetOf,
   compressionOf,
   previousKeysOf,
+  restoreWaitOf,
 } from './config-backups.ts';
 import { poolOf } from './config-pool.ts';
 
@@ -81,6 +82,8 @@ export type Config = {
   readonly backupCompression: Compression;
   /** At which rate backups may use their place; null: as fast as it goes. */
   readonly backupBytesPerSecond: number | null;
+  /** How long clients of a volume that is being restored wait for what cannot be had. */
+  readonly restoreWaitMs: number;
 };
 
 type Plain = Readonly<Record<string, unknown>>;
@@ -121,6 +124,7 @@ const KEYS = {
   rate_limit: 'table',
   body_bytes_max: 'number',
   backup_bytes_per_second: 'number',
+  restore_wait_seconds: 'number',
   open_metrics: 'truth',
 } as const;
 
@@ -185,6 +189,7 @@ export function readConfig(flags: ServeFlags, options: { isTerminal: boolean }):
       endpoint: text('s3_endpoint', flags.s3Endpoint) ?? null,
       table: (file['s3'] as Plain | undefined) ?? {},
     }),
+    restoreWaitMs: restoreWaitOf(file['restore_wait_seconds'] as number | undefined),
     backupBytesPerSecond: backupRateOf(file['backup_bytes_per_second'] as number | undefined),
     backupCompression: compressionOf(text('backup_compression', undefined) ?? 'lz4'),
     backupKey: backupKeyOf(text('backup_key_file', undefined)),

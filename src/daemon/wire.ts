@@ -119,6 +119,7 @@ export async function wire({ config, log, version, createBackend, onFatal }: Wir
         container: containerOf(config),
         data: new NbdData(backend, (name) => nbdUri(backend.internalAddress, name)),
         open: repositoryOf(config, pool),
+        fillWaitMs: config.restoreWaitMs,
       },
       newId: randomUUID,
       newSecret: () => randomBytes(16).toString('hex'),

@@ -160,6 +160,34 @@ test('a restore answers with the volume it fills, and a volume is made from a ba
   expect((await api.ask('POST', `/v3/backups/${UNKNOWN}/restore`, { body: { restore: {} } })).status).toBe(404);
 });
 
+test('our own restore takes one word more: the volume is available at once and says how far it is filled', async () => {
+  await using api = await Api.open();
+  const volume = await api.createVolume({ size: 1 });
+  api.world.backend.write(volume, 65536);
+  const id = await backup(api, volume);
+  const path = `/v3/quarry/backups/${id}/restore`;
+  const restore = (fields: object) => api.ask('POST', path, { body: { restore: fields } });
+  const fast = await restore({ name: 'fast', instant: true });
+  expect([fast.status, fast.body]).toEqual([
+    202,
+    { restore: { backup_id: id, volume_id: expect.any(String), volume_name: 'fast' } },
+  ]);
+  await api.settle();
+  const made = fast.body.restore.volume_id as string;
+  expect(await api.status(made)).toBe('available');
+  const filling = async () => (await api.ask('GET', `/v3/quarry/volumes/${made}/usage`)).body.usage.filling;
+  await expect.poll(filling).toBe(null);
+  expect([...api.world.backend.blocksOf(made).keys()]).toEqual([1]);
+  const into = await restore({ volume_id: volume, instant: true });
+  expect([into.status, into.body.badRequest.message]).toEqual([400, expect.stringContaining('leave volume_id out')]);
+  expect((await restore({ instant: 'soon' })).status).toBe(400);
+  expect((await api.ask('POST', `/v3/backups/${id}/restore`, { body: { restore: { instant: true } } })).status).toBe(
+    400,
+  );
+  expect((await restore({ name: 'slow' })).status).toBe(202);
+  await api.settle();
+});
+
 test('a volume that is made from a backup is restoring-backup while it is filled', async () => {
   const seen: unknown[] = [];
   let isFilled = (): Promise<unknown> => Promise.resolve();

@@ -162,6 +162,7 @@ describe('settings', () => {
     ['nbd_connections_max = 0', 'nbd_connections_max is 0, but must be a whole number'],
     ['nbd_export_connections_max = 1.5', 'nbd_export_connections_max is 1.5'],
     ['backup_bytes_per_second = 1000', 'backup_bytes_per_second is 1000, but must be'],
+    ['restore_wait_seconds = -1', 'restore_wait_seconds is -1, but must be'],
     ['data = 1', 'data is 1, but must be a text'],
     ['data = ', 'is not TOML'],
     ['public_endpoint = "nowhere"', "public_endpoint is 'nowhere'"],

@@ -2,6 +2,7 @@
  * Each kind of task is interrupted at each of its steps, and the daemon started again on the same catalog and backend:
  * everything ends in an end state, nothing is left over in the backend, and quotas are what the rows say.
  */
+
 import { describe, expect, test } from 'vitest';
 import { verifyBackup } from '../../src/backup/verify.ts';
 import { allBackups } from '../../src/catalog/backups.ts';
@@ -14,6 +15,7 @@ import { createGroupSnapshot, deleteGroupSnapshot } from '../../src/control/grou
 import { createGroupFromSource } from '../../src/control/group-sources.ts';
 import { createGroupType } from '../../src/control/group-types.ts';
 import { createGroup, deleteGroup } from '../../src/control/groups.ts';
+import { restoreInstantly } from '../../src/control/instant-restore.ts';
 import { associateQosSpec, createQosSpec } from '../../src/control/qos-specs.ts';
 import { quotaUse } from '../../src/control/quotas.ts';
 import { retypeVolume } from '../../src/control/retype.ts';
@@ -156,6 +158,11 @@ const SCENARIOS: Readonly<Record<string, Scenario>> = {
     prepare: backedUp,
     act: ({ control }, ids) => restoreBackup(control, CALLER, { id: ids.backup, volumeId: ids.volume, name: null }),
     isDone: ({ volumes, backups }, ids) => volumes[ids.volume] === 'available' && backups[ids.backup] === 'available',
+  },
+  'restore-instant': {
+    prepare: backedUp,
+    act: ({ control }, ids) => restoreInstantly(control, CALLER, { id: ids.backup, name: 'restored' }),
+    isDone: ({ volumes }) => available(volumes) === 2,
   },
   'delete-backup': {
     prepare: backedUp,

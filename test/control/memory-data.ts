@@ -32,6 +32,22 @@ export class MemoryData implements DataAccess {
     });
   }
 
+  async fill<T>(targetId: string, use: (writer: BlockWriter) => Promise<T>): Promise<T> {
+    return use({
+      write: async (offset, data) => {
+        await this.#before('write');
+        for (let at = 0; at < data.length; at += BLOCK_BYTES) {
+          const block = { index: (offset + at) / BLOCK_BYTES, write: Number(data.readBigUInt64LE(at)) };
+          this.#backend.fillBlock(targetId, block);
+        }
+      },
+      writeZeroes: async () => {
+        throw new Error('nothing is taken away through here');
+      },
+      flush: async () => {},
+    });
+  }
+
   async write<T>(targetId: string, use: (writer: BlockWriter) => Promise<T>): Promise<T> {
     const set = (index: number, write: number | null) => this.#backend.setBlock(targetId, { index, write });
     return use({

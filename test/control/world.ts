@@ -19,6 +19,7 @@ import { Control, type QuotaDefaults, type Settings } from '../../src/control/co
 import { createSnapshot, type NewSnapshot } from '../../src/control/snapshots.ts';
 import { createVolume, type NewVolume } from '../../src/control/volumes.ts';
 import { FolderObjects } from '../../src/objects/folder.ts';
+import type { ObjectStore } from '../../src/objects/objects.ts';
 import { MemoryData } from './memory-data.ts';
 
 export const CALLER = { projectId: 'p1', userId: 'u1', role: 'admin', isAdmin: true, isService: false } as const;
@@ -44,6 +45,10 @@ export type WorldOptions = {
   readonly now?: () => number;
   /** Called before each read or write of a volume's data. */
   readonly aroundData?: (what: 'read' | 'write') => Promise<void>;
+  /** What stands between backups and their folder. */
+  readonly aroundObjects?: ((objects: ObjectStore) => ObjectStore) | undefined;
+  readonly fillWaitMs?: number;
+  readonly pause?: (ms: number, signal: AbortSignal) => Promise<void>;
   /** Without a place for backups. */
   readonly hasNoBackups?: boolean;
   /** Not started: as found on disk. */
@@ -97,20 +102,22 @@ export class World {
       backups: {
         container: 'backups',
         data: new MemoryData(this.backend, options.aroundData),
-        open: options.hasNoBackups === true ? null : () => this.#openRepository(),
+        open: options.hasNoBackups === true ? null : () => this.#openRepository(options.aroundObjects),
+        fillWaitMs: options.fillWaitMs ?? 0,
       },
       newId: randomUUID,
       newSecret: () => randomBytes(16).toString('hex'),
       now: options.now ?? Date.now,
-      pause: async () => {},
+      pause: options.pause ?? (async () => {}),
     });
     this.backend.onEvent((event) => void control.backendEvent(event));
     this.#control = control;
     if (options.isStarted !== false) await control.start();
   }
 
-  async #openRepository(): Promise<Repository> {
-    const objects = await FolderObjects.open(join(this.folder, 'backups'), Date.now());
+  async #openRepository(around: WorldOptions['aroundObjects']): Promise<Repository> {
+    const folder = await FolderObjects.open(join(this.folder, 'backups'), Date.now());
+    const objects = around?.(folder) ?? folder;
     return Repository.open({ objects, pool: POOL, wrappingKey: null, now: Date.now });
   }
 

@@ -203,6 +203,14 @@ export const SCENARIOS: Readonly<Record<string, Prepare>> = {
       hasHappened: ({ volume_id }) => place.is(`/volumes/${volume_id}`, { status: 'available' }),
     };
   },
+  'restore-instant': async (place) => {
+    const volume = await place.volume();
+    const { id } = await place.make('/backups', { backup: { volume_id: volume.id } });
+    return {
+      act: () => place.ask('POST', `/quarry/backups/${id}/restore`, { restore: { instant: true } }),
+      hasHappened: ({ volume_id }) => place.is(`/volumes/${volume_id}`, { status: 'available' }),
+    };
+  },
   'verify-backup': async (place) => {
     const { verifiable } = place.stock;
     const path = `/quarry/backups/${verifiable}`;

@@ -3,6 +3,7 @@
  * service has. Shapes in, one call into control, a view out.
  */
 import type { FastifyInstance, FastifyRequest } from 'fastify';
+import { Failure } from '../../base/errors.ts';
 import type { BackupColumn } from '../../catalog/backups.ts';
 import type { BackgroundState } from '../../control/background.ts';
 import { exportRecord, importRecord, rescan } from '../../control/backup-records.ts';
@@ -20,6 +21,7 @@ import {
   updateBackup,
   verifyBackup,
 } from '../../control/backups.ts';
+import { restoreInstantly } from '../../control/instant-restore.ts';
 import { type Action, action, perform } from '../actions.ts';
 import { type Asked, param } from '../asked.ts';
 import { pageOf, type Query, type Words } from '../query.ts';
@@ -30,6 +32,7 @@ import {
   NoFields,
   ResetBackup,
   RestoreBackup,
+  RestoreOwn,
   UpdateBackup,
   updateBackupSchema,
   VerifyBackup,
@@ -211,6 +214,24 @@ function ownRoutes(app: FastifyInstance, { control }: RouteContext): void {
       const { depth } = checked(request, VerifyBackup, request.body ?? {});
       await verifyBackup(control, request.asked.caller, { id: param(request, 'id'), depth: depth ?? 'full' });
       return reply.code(202).send();
+    },
+  );
+  app.post(
+    '/quarry/backups/:id/restore',
+    { config: { rule: 'backup:restore', body: RestoreOwn } },
+    async (request, reply) => {
+      const { restore: body } = checked(request, RestoreOwn, request.body);
+      const { caller } = request.asked;
+      const [id, name] = [param(request, 'id'), trimmed(body.name ?? null) || null];
+      const into = body.volume_id == null ? null : idOf(body.volume_id);
+      if (body.instant === true && into !== null)
+        throw new Failure('bad_request', {
+          reason: 'Invalid input received: An instant restore makes a new volume: leave volume_id out.',
+        });
+      const { backupId, volumeId, volumeName } = await (body.instant === true
+        ? restoreInstantly(control, caller, { id, name })
+        : restoreBackup(control, caller, { id, volumeId: into, name }));
+      return reply.code(202).send({ restore: { backup_id: backupId, volume_id: volumeId, volume_name: volumeName } });
     },
   );
   const rule = 'backup:export-import';

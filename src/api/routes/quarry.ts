@@ -7,6 +7,7 @@ import type { Metrics } from '../../base/metrics.ts';
 import type { TaskRow } from '../../catalog/schema.ts';
 import type { StatusCount } from '../../catalog/volumes.ts';
 import { GIB } from '../../control/control.ts';
+import type { FillProgress } from '../../control/filling.ts';
 import { isAllowed } from '../../control/policy.ts';
 import { POOL_LEVELS } from '../../control/pool-level.ts';
 import {
@@ -64,6 +65,7 @@ export function quarryRoutes(app: FastifyInstance, { control }: RouteContext): v
           throttled_seconds: found.throttledSeconds,
           failed: found.failed,
           last_failure: found.lastFailure,
+          filling: found.filling === null ? null : fillingView(found.filling),
         },
       };
     });
@@ -92,6 +94,10 @@ export function quarryRoutes(app: FastifyInstance, { control }: RouteContext): v
       };
     });
   }
+}
+
+function fillingView({ backupId, doneBytes, totalBytes, failure }: FillProgress): Json {
+  return { backup_id: backupId, done_bytes: doneBytes, total_bytes: totalBytes, failure };
 }
 
 function statusView(found: Status, space: PoolSpace, about: Json): Json {

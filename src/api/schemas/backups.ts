@@ -46,6 +46,15 @@ export const RestoreBackup = closed({
   restore: closed({ volume_id: Type.Optional(IdOrNull), name: Type.Optional(Name) }),
 });
 
+/** With a word of our own: served at once, filled meanwhile. */
+export const RestoreOwn = closed({
+  restore: closed({
+    volume_id: Type.Optional(IdOrNull),
+    name: Type.Optional(Name),
+    instant: Type.Optional(Type.Boolean()),
+  }),
+});
+
 const Text = Type.Unsafe<string>({ type: 'string', minLength: 1, maxLength: 4096 });
 export const BackupRecord = closed({ 'backup-record': closed({ backup_service: Text, backup_url: Text }) });
 

@@ -111,14 +111,24 @@ type RestoreFlags = { into?: string; instant?: boolean };
 
 async function restore(context: Context, reference: string, name: string | undefined, flags: RestoreFlags) {
   const { client, printer, signal } = context;
-  if (flags.instant === true)
-    throw new Failure('not_supported', { reason: 'A restore that is served while it is filled is not built yet.' });
   if (flags.into !== undefined && name !== undefined)
     throw new Failure('bad_request', { reason: 'A name is for a new volume: give either a name or --into.' });
   const id = text(await find(client, 'backup', reference), 'id');
   const into = flags.into === undefined ? null : text(await find(client, 'volume', flags.into), 'id');
-  const body = { restore: { ...(into === null ? {} : { volume_id: into }), ...(name === undefined ? {} : { name }) } };
-  const answer = member(await client.request('POST', `${pathOf('backup', id)}/restore`, body), 'restore');
+  const isInstant = flags.instant === true;
+  if (isInstant && into !== null)
+    throw new Failure('bad_request', {
+      reason: 'An instant restore makes a new volume: give either --instant or --into.',
+    });
+  const body = {
+    restore: {
+      ...(into === null ? {} : { volume_id: into }),
+      ...(name === undefined ? {} : { name }),
+      ...(isInstant ? { instant: true } : {}),
+    },
+  };
+  const path = `${isInstant ? '/quarry' : ''}${pathOf('backup', id)}/restore`;
+  const answer = member(await client.request('POST', path, body), 'restore');
   const volumeId = text(answer, 'volume_id');
   if (context.shouldWait) {
     const what = `Restoring ${reference}`;
@@ -267,7 +277,7 @@ export function registerBackup(program: Command): void {
     .argument('<backup>', 'id or name')
     .argument('[name]', 'of the new volume')
     .option('--into <volume>', 'replace the data of this volume')
-    .option('--instant', 'serve the volume while it is filled (not built yet)')
+    .option('--instant', 'serve the volume at once and fill it meanwhile')
     .action((reference: string, name: string | undefined, flags: RestoreFlags, command: Command) =>
       withContext(command, (context) => restore(context, reference, name, flags)),
     );

@@ -6,7 +6,7 @@ import { type Json, maybeText, member, members, number, object, text } from '../
 import { OperationFailed } from '../failure.ts';
 import { find, listAll, pathOf, reasonFor, waitFor } from '../objects.ts';
 import type { Row } from '../print.ts';
-import { parseSizeGib } from '../sizes.ts';
+import { formatBytes, parseSizeGib } from '../sizes.ts';
 import { registerAttach } from './attach.ts';
 import { printRanges } from './ranges.ts';
 import { spaceFields } from './space.ts';
@@ -73,9 +73,18 @@ async function printVolume(context: Context, id: string): Promise<void> {
     connections: number(usage, 'connections'),
     uri: exports.map((item) => text(item, 'uri')).join(' ') || null,
   };
+  const filling = usage['filling'] ?? null;
+  if (filling !== null) fields['filling'] = fillingOf(object(filling, 'filling'));
   const failed = maybeText(usage, 'failed');
   if (failed !== null) fields['failed'] = failed;
   printer.object({ fields, raw: { ...volume, usage, exports } });
+}
+
+function fillingOf(filling: Readonly<Record<string, unknown>>): string {
+  const [done, total] = [number(filling, 'done_bytes'), number(filling, 'total_bytes')];
+  const share = `${formatBytes(done)} of ${formatBytes(total)}`;
+  const failure = maybeText(filling, 'failure');
+  return failure === null ? share : `${share}; ${failure}`;
 }
 
 type CreateFlags = {

@@ -18,6 +18,7 @@ export const deleteGroupTask = taskKind(DeleteGroupArgs, {
 
   async run(control, { volumes }) {
     for (const { volumeId } of volumes) {
+      await control.fills.cancel(volumeId);
       await control.backups.removeBases(volumeId);
       await control.exports.withdraw(volumeId);
       await control.backend.delete(volumeId);

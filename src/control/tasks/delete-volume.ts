@@ -19,6 +19,7 @@ export const deleteVolumeTask = taskKind(DeleteVolumeArgs, {
   locks: ({ volumeId, snapshotIds }) => ({ writes: [volumeId, ...snapshotIds], reads: [] }),
 
   async run(control, { volumeId, snapshotIds }) {
+    await control.fills.cancel(volumeId);
     await control.backups.removeBases(volumeId);
     // Snapshots first: while one is left, so is the volume it belongs to.
     for (const id of [...snapshotIds, volumeId]) {

@@ -13,6 +13,7 @@ import { type DeleteVolumeArgs, deleteVolumeTask } from './delete-volume.ts';
 import { type ExtendVolumeArgs, extendVolumeTask } from './extend-volume.ts';
 import type { TaskKind } from './kind.ts';
 import { type RestoreBackupArgs, restoreBackupTask } from './restore-backup.ts';
+import { type RestoreInstantArgs, restoreInstantTask } from './restore-instant.ts';
 import { type RetypeVolumeArgs, retypeVolumeTask } from './retype-volume.ts';
 import { type RevertVolumeArgs, revertVolumeTask } from './revert-volume.ts';
 import { type VerifyBackupArgs, verifyBackupTask } from './verify-backup.ts';
@@ -32,6 +33,7 @@ export const KINDS = {
   'create-backup': createBackupTask,
   'delete-backup': deleteBackupTask,
   'restore-backup': restoreBackupTask,
+  'restore-instant': restoreInstantTask,
   'verify-backup': verifyBackupTask,
 } as const satisfies Record<string, TaskKind>;
 
@@ -52,5 +54,6 @@ export type TaskArgs = {
   'create-backup': Static<typeof CreateBackupArgs>;
   'delete-backup': Static<typeof DeleteBackupArgs>;
   'restore-backup': Static<typeof RestoreBackupArgs>;
+  'restore-instant': Static<typeof RestoreInstantArgs>;
   'verify-backup': Static<typeof VerifyBackupArgs>;
 };
