@@ -70,6 +70,12 @@ export class Fills {
     await filling.stop();
   }
 
+  /** For one that did not go after all. */
+  async resume(volumeId: string): Promise<void> {
+    const row = await findFill(this.#control.catalog.reader, volumeId);
+    if (row !== undefined) await this.begin(row);
+  }
+
   has(volumeId: string): boolean {
     return this.#fillings.has(volumeId);
   }

@@ -34,12 +34,17 @@ impl Expected {
     pub fn of(runs: &[(u32, u32)]) -> Expected {
         let mut expected = Expected::default();
         for (first, count) in runs {
-            for index in u64::from(*first)..u64::from(*first) + u64::from(*count) {
-                let (leaf, word, bit) = place(index);
+            let mut at = u64::from(*first);
+            let past = at + u64::from(*count);
+            // A word at a time: a volume has a billion entries at most, and the engine waits.
+            while at < past {
+                let (leaf, word, bit) = place(at);
+                let width = (64 - at % 64).min(past - at);
                 let words = expected.0.entry(leaf).or_default();
                 if let Some(word) = words.get_mut(word) {
-                    *word.get_mut() |= bit;
+                    *word.get_mut() |= (u64::MAX >> (64 - width)) * bit;
                 }
+                at += width;
             }
         }
         expected
@@ -144,6 +149,13 @@ mod tests {
     fn expected_entries_are_those_of_the_runs_until_they_are_narrowed() {
         let fill = Fill::default();
         assert!(!fill.is_expected(0));
+        assert!(!Expected::of(&[(3, 0)]).has(3));
+        let all = Expected::of(&[(1, 1), (60, 200), (511, 600)]);
+        let found: Vec<u64> = (0..2000).filter(|i| all.has(*i)).collect();
+        assert_eq!(
+            found,
+            [vec![1], (60..260).collect(), (511..1111).collect()].concat()
+        );
         fill.begin(Expected::of(&[(510, 4), (70_000, 1)]));
         let found: Vec<u64> = (0..71_000).filter(|i| fill.is_expected(*i)).collect();
         assert_eq!(found, [510, 511, 512, 513, 70_000]);

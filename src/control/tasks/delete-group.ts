@@ -40,6 +40,9 @@ export const deleteGroupTask = taskKind(DeleteGroupArgs, {
   },
 
   async after(control, { volumes }) {
-    for (const { name } of volumes) await control.exports.refreshName(name);
+    for (const { volumeId, name } of volumes) {
+      await control.fills.resume(volumeId);
+      await control.exports.refreshName(name);
+    }
   },
 });

@@ -55,7 +55,8 @@ export const deleteVolumeTask = taskKind(DeleteVolumeArgs, {
     });
   },
 
-  async after(control, { name }) {
+  async after(control, { volumeId, name }) {
+    await control.fills.resume(volumeId);
     // Another volume may be the only bearer of the name now.
     await control.exports.refreshName(name);
   },
