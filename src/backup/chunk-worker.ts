@@ -45,7 +45,9 @@ function encode(job: EncodeJob): Encoded {
   const known = job.knownHashes === null ? null : bufferOf(job.knownHashes);
   const hashKey = job.keys === null ? null : bufferOf(job.keys.hashKey);
   const chunks: Encoded['chunks'] = [];
-  const stored: Buffer[] = [];
+  // What is stored takes the place of what was read, which it never overtakes: memory is then not the garbage collector's to bound.
+  const target =
+    job.keys === null ? bytes : Buffer.allocUnsafeSlow(bytes.length + TAG_BYTES * (bytes.length / chunkBytes));
   let offset = 0;
   for (let index = 0; index * chunkBytes < bytes.length; index += 1) {
     const plain = bytes.subarray(index * chunkBytes, (index + 1) * chunkBytes);
@@ -70,10 +72,9 @@ function encode(job: EncodeJob): Encoded {
       flags |= ENCRYPTED;
     }
     chunks.push({ kind: 'data', offset, storedBytes: body.length, flags, hash: ownBytes(hash) });
-    stored.push(body);
-    offset += body.length;
+    offset += body.copy(target, offset);
   }
-  return { chunks, stored: ownBytes(Buffer.concat(stored)) };
+  return { chunks, stored: target.subarray(0, offset) };
 }
 
 /** The plain bytes of a chunk, or why they are not what was written. */

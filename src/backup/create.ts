@@ -125,6 +125,8 @@ class BackupWork {
   /** Bytes still needed of each pack that was there before. */
   readonly #live: Map<number, number>;
   readonly #leaves: Map<number, ManifestLeaf>;
+  /** Of pieces that are done: used again, so that memory does not depend on when the garbage collector runs. */
+  readonly #spare: ArrayBuffer[] = [];
   #totalBytes = 0;
   #doneBytes = 0;
   #readBytes = 0;
@@ -250,7 +252,7 @@ class BackupWork {
     if (isZeros || chunks.every(isStored)) return { ...piece, encoded: null };
     const { chunkBytes, pool } = this.#repository;
     const { sizeBytes, source } = this.#order;
-    const bytes = Buffer.allocUnsafeSlow(count * chunkBytes);
+    const bytes = this.#buffer(count * chunkBytes);
     const known = Math.min(bytes.length, sizeBytes - first * chunkBytes);
     await source.read(first * chunkBytes, bytes.subarray(0, known));
     bytes.fill(0, known);
@@ -265,6 +267,17 @@ class BackupWork {
       keys: this.#key,
     });
     return { ...piece, encoded };
+  }
+
+  #buffer(length: number): Buffer {
+    const at = this.#spare.findIndex(({ byteLength }) => byteLength >= length);
+    const [spare] = at < 0 ? [] : this.#spare.splice(at, 1);
+    return spare === undefined ? Buffer.allocUnsafeSlow(length) : Buffer.from(spare, 0, length);
+  }
+
+  #recycle({ stored }: Encoded): void {
+    if (this.#spare.length >= DEPTH) this.#spare.shift();
+    this.#spare.push(stored.buffer as ArrayBuffer);
   }
 
   async #place({ state, first, count, isZeros, encoded }: DonePiece): Promise<void> {
@@ -284,6 +297,7 @@ class BackupWork {
         state.leaf.set(slot, await this.#writer.addChunk({ chunk, stored: bytes, flags, hash: own }));
       }
     }
+    if (encoded !== null) this.#recycle(encoded);
     if (isZeros) return;
     this.#doneBytes += count * this.#repository.chunkBytes;
     this.#tell();
