@@ -93,6 +93,7 @@ export async function createLocalBackend(options: LocalOptions): Promise<LocalBa
     diff: call('diff'),
     startScrub: call('startScrub'),
     scrubStatus: call('scrubStatus'),
+    heal: call('heal'),
     usage: call('usage'),
     space: call('space'),
     stats: call('stats'),

@@ -243,6 +243,10 @@ export class MemoryBackend implements VolumeBackend {
   /** Memory does not rot. */
   async startScrub(): Promise<void> {}
 
+  async heal(): Promise<boolean> {
+    return false;
+  }
+
   async scrubStatus(): Promise<ScrubStatus> {
     const none = { readBytes: 0, pages: 0, sealedBytes: 0, comparedBytes: 0, damagedBytes: 0 };
     return { isRunning: false, startedAt: null, endedAt: null, ...none, findings: [] };

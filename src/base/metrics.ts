@@ -76,6 +76,16 @@ export function openMetrics(options: { processMetrics: boolean }) {
     poolProvisionedBytes: gauge('quarry_pool_provisioned_bytes', 'What all volumes would take if they were full.'),
     poolProvisionedBytesMax: gauge('quarry_pool_provisioned_max_bytes', 'How much that may be.'),
     poolLevel: gauge('quarry_pool_level', 'How full the pool is: 0 ok, 1 low, 2 critical, 3 full (writes get ENOSPC).'),
+    damageFound: new Counter({
+      name: 'quarry_damage_found_total',
+      help: 'Places that the disk was found to have changed, each time they were found.',
+      registers,
+    }),
+    damageHealed: new Counter({
+      name: 'quarry_damage_healed_total',
+      help: 'Places that the disk had changed and that were mended from a backup.',
+      registers,
+    }),
     poolDamagedBytes: gauge('quarry_pool_damaged_bytes', 'Bytes that are known to be damaged: reading them fails.'),
     poolMappedBytes: gauge('quarry_pool_mapped_bytes', 'Bytes of distinct extents in use.'),
     poolSharedBytes: gauge(

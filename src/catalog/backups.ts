@@ -97,6 +97,12 @@ export async function newestBackup(
     .executeTakeFirst();
 }
 
+/** Newest data first. */
+export async function availableBackupsOf(reader: Reader, volumeId: string): Promise<BackupRow[]> {
+  const query = reader.selectFrom('backups').selectAll().where('volume_id', '=', volumeId);
+  return query.where('status', '=', 'available').orderBy('data_timestamp', 'desc').orderBy('id').execute();
+}
+
 /** Those that keep a snapshot of their own, newest data first. */
 export async function backupsWithBase(reader: Reader, volumeId: string | null): Promise<BackupRow[]> {
   const query = reader.selectFrom('backups').selectAll().where('base_id', 'is not', null);

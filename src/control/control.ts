@@ -11,6 +11,7 @@ import { type BackupOptions, BackupStore } from './backup-store.ts';
 import { Exports } from './exports.ts';
 import { Fills } from './fills.ts';
 import { ensureReservedGroupType } from './group-types.ts';
+import { Healer } from './healer.ts';
 import { LimitKeeper } from './limits.ts';
 import { tellLevel } from './pool-level.ts';
 import { failObject, settleLeftovers } from './recovery.ts';
@@ -86,6 +87,7 @@ export class Control {
   readonly fills: Fills;
   /** Whoever changes the attachments of a volume, by the volume's id. */
   readonly turns = new Turns();
+  readonly healer: Healer;
   readonly tasks: Tasks;
   readonly startedAtUs: number;
   readonly #now: () => number;
@@ -105,6 +107,7 @@ export class Control {
     this.backups = new BackupStore(this, options.backups);
     this.schedules = new ScheduleRunner(this);
     this.fills = new Fills(this, { waitMs: options.backups.fillWaitMs, pause: options.pause });
+    this.healer = new Healer(this);
     this.tasks = new Tasks(this, options.pause);
     this.startedAtUs = this.nowUs();
   }
@@ -132,7 +135,7 @@ export class Control {
   /** Tells of what happened in the backend by itself. */
   async backendEvent(event: BackendEvent): Promise<void> {
     if (event.kind === 'pool-level') return tellLevel(this.log, event);
-    if (event.kind === 'damage') return this.log.error({ reason: event.reason }, 'the disk has changed what it held');
+    if (event.kind === 'damage') return this.healer.found(event);
     if (event.kind === 'bytes-wanted') return this.fills.want(event.id, event.offset);
     this.log.error({ id: event.id, reason: event.reason }, 'a volume refuses I/O');
     await failObject(this, event);
@@ -152,6 +155,7 @@ export class Control {
     await this.schedules.close();
     this.tasks.stop();
     await this.backups.close();
+    await this.healer.close();
     await this.fills.close();
     await this.tasks.close();
     await this.limits.close();

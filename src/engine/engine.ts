@@ -45,6 +45,7 @@ import type {
   PoolStats,
   PublishOptions,
   ScrubStatus,
+  Shown,
   VolumeLimits,
   VolumeSpace,
   VolumeUsage,
@@ -642,6 +643,10 @@ class PoolEngine implements Engine {
 
   async scrubStatus(): Promise<ScrubStatus> {
     return this.#scrubber.status();
+  }
+
+  async heal(options: { address: number; place: Shown; bytes: Uint8Array }): Promise<boolean> {
+    return await this.#scrubber.heal(options);
   }
 
   onPlaneEvents(): void {

@@ -6,11 +6,13 @@
  * were read while it was there, and is still, are the bytes to be kept. Who makes an extent writable again (plane-servant.ts) takes its
  * sum away first, durably.
  */
+import { crc32 } from 'node:zlib';
 import type { Clock } from '../base/clock.ts';
 import { Failure } from '../base/errors.ts';
+import { type Files, isDiskError } from '../base/files.ts';
 import { type Page, SUMS_PER_PAGE } from '../format/page.ts';
 import type { EngineRecord } from '../format/record.ts';
-import { EXTENT_BYTES, LEAF_ENTRIES, type Plane, SLOTS_PER_FILE } from '../native/plane.ts';
+import { BLOCK_BYTES, EXTENT_BYTES, LEAF_ENTRIES, type Plane, SLOTS_PER_FILE } from '../native/plane.ts';
 import type { Damage } from './damage.ts';
 import type { PoolSettings } from './interface.ts';
 import { whoShows } from './shown.ts';
@@ -30,6 +32,7 @@ const FINDINGS_MAX = 1000;
 class Stopped extends Error {}
 
 export class Scrubber {
+  readonly #files: Files;
   readonly #state: State;
   readonly #plane: Plane;
   readonly #clock: Clock;
@@ -51,6 +54,7 @@ export class Scrubber {
   readonly #walked = new Map<number, StoredObject>();
 
   constructor(parts: {
+    files: Files;
     state: State;
     plane: Plane;
     clock: Clock;
@@ -60,6 +64,7 @@ export class Scrubber {
     settings: Pick<PoolSettings, 'scrubBytesPerSecond' | 'scrubIntervalMs'>;
     onEvent: (event: StoreEvent) => void;
   }) {
+    this.#files = parts.files;
     this.#state = parts.state;
     this.#plane = parts.plane;
     this.#clock = parts.clock;
@@ -121,9 +126,10 @@ export class Scrubber {
   async #passOnce(): Promise<void> {
     this.#startedAt = this.#clock.now();
     this.#pass = { readBytes: 0, pages: 0, sealed: 0, compared: 0 };
-    // Of extents it is known whether they still are; pages are looked at again.
-    this.#findings = this.#findings.filter(({ address }) => address !== null);
+    this.#findings = [];
     try {
+      // Said again: a backup may have come that mends it.
+      await this.#find([...this.#state.damaged], 'it is known to be damaged');
       const problem = this.#rootProblem();
       if (problem !== null) this.#report({ path: 'pool/checkpoint', reason: problem, address: null, shown: [] });
       await this.#lookAtPages();
@@ -302,7 +308,46 @@ export class Scrubber {
 
   #report(finding: Finding): void {
     if (this.#findings.length < FINDINGS_MAX) this.#findings.push(finding);
-    this.#onEvent({ kind: 'damage', reason: `${finding.path}: ${finding.reason}; shown by ${listOf(finding.shown)}` });
+    const { path, reason, address, shown } = finding;
+    this.#onEvent({ kind: 'damage', reason: `${path}: ${reason}; shown by ${listOf(shown)}`, address, shown });
+  }
+
+  /** Mends an extent with bytes from elsewhere, if they are the right ones. */
+  async heal({ address, place, bytes }: { address: number; place: Shown; bytes: Uint8Array }): Promise<boolean> {
+    const sum = this.#state.damaged.has(address) ? this.#state.sumOf(address) : 0;
+    const right = sum === 0 ? null : this.#rightBytes(bytes, sum, address, place);
+    if (right === null) return false;
+    const file = this.#files.open(extentPath(Math.floor(address / SLOTS_PER_FILE)), 'existing');
+    try {
+      // In the turn in which it is referred to and sealed: nobody else writes there.
+      file.write((address % SLOTS_PER_FILE) * EXTENT_BYTES, right);
+      await file.sync();
+    } catch (error) {
+      if (isDiskError(error)) return false;
+      throw error;
+    } finally {
+      file.close();
+    }
+    // Freed meanwhile, it is somebody else's by now, and no longer damaged.
+    if (!this.#state.damaged.has(address)) return false;
+    await this.#append([{ type: 'damage', isDamaged: false, addresses: Uint32Array.of(address) }]);
+    this.#damage.unmark([address]);
+    return true;
+  }
+
+  /** As they are, or with zeros in the blocks that the place does not show of this extent: a write never came there. */
+  #rightBytes(bytes: Uint8Array, sum: number, address: number, place: Shown): Uint8Array | null {
+    if (bytes.length !== EXTENT_BYTES) return null;
+    const isRight = (candidate: Uint8Array): boolean => Math.max(crc32(candidate), 1) === sum;
+    if (isRight(bytes)) return bytes;
+    const object = this.#state.byId.get(place.id);
+    const index = place.offset / EXTENT_BYTES;
+    const leaf = object === undefined ? null : this.#state.leaf(object, Math.floor(index / LEAF_ENTRIES)).page;
+    const position = index % LEAF_ENTRIES;
+    if (leaf === null || leaf.words[position * 2] !== address) return null;
+    const present = leaf.words[position * 2 + 1] ?? 0;
+    const masked = bytes.map((byte, at) => ((present >> Math.floor(at / BLOCK_BYTES)) & 1 ? byte : 0));
+    return isRight(masked) ? masked : null;
   }
 
   // ---- pace ------------------------------------------------------------------------------------------------------------

@@ -69,7 +69,13 @@ export type StoreEvent =
   /** The pool is fuller than before, or less full. */
   | { readonly kind: 'pool-level'; readonly level: PoolLevel; readonly freeBytes: number }
   /** The disk has changed something; the reason says what, where, and who shows it. */
-  | { readonly kind: 'damage'; readonly reason: string };
+  | {
+      readonly kind: 'damage';
+      readonly reason: string;
+      /** Of an extent whose bytes can be given to `heal`; null: it is a table. */
+      readonly address: number | null;
+      readonly shown: readonly Shown[];
+    };
 
 /** Where a volume or snapshot shows something of the pool, in bytes. */
 export type Shown = {
@@ -173,6 +179,11 @@ export interface VolumeStore extends FillStore {
   /** Begins a pass of the scrub unless one runs. */
   startScrub(): Promise<void>;
   scrubStatus(): Promise<ScrubStatus>;
+  /**
+   * The bytes of a damaged extent, as `place` shows them. False, and nothing has changed, when they do not have the sum that was kept
+   * (or there is none) or cannot be written.
+   */
+  heal(options: { address: number; place: Shown; bytes: Uint8Array }): Promise<boolean>;
   stats(): Promise<PoolStats>;
   close(): Promise<void>;
 }

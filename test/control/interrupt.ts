@@ -64,6 +64,7 @@ export class Interrupter {
       space: (argument) => backend.space(argument),
       startScrub: () => backend.startScrub(),
       scrubStatus: () => backend.scrubStatus(),
+      heal: () => backend.heal(),
       stats: () => backend.stats(),
       close: () => backend.close(),
     };

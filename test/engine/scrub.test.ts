@@ -59,7 +59,9 @@ describe('a scrub', () => {
       for (const id of [A, S, C]) await expect(pool.read(id, index * EXTENT, BLOCK)).rejects.toThrow(IoError);
       const other = (index + 1) % 40;
       expect(await pool.read(A, other * EXTENT, BLOCK)).toEqual(bytes(BLOCK, other + 1));
-      expect(pool.events).toContainEqual({ kind: 'damage', reason: expect.stringContaining(S) });
+      expect(pool.events).toContainEqual(
+        expect.objectContaining({ kind: 'damage', reason: expect.stringContaining(S) }),
+      );
       await pool.engine.close();
       expect(check(pool.disk).violations).toEqual([]);
     }
@@ -96,6 +98,35 @@ describe('a scrub', () => {
     await expect(pool.write(A, 3 * EXTENT + BLOCK, bytes(100, 1))).rejects.toThrow(IoError);
     await pool.write(A, 3 * EXTENT, bytes(EXTENT, 100));
     expect(await pool.read(A, 3 * EXTENT, EXTENT)).toEqual(bytes(EXTENT, 100));
+  });
+
+  it('is mended with the right bytes, over a power loss, and with no others', async () => {
+    const pool = await kept();
+    await pool.write(A, 60 * EXTENT + BLOCK, bytes(BLOCK, 5));
+    await pool.engine.createSnapshot({ id: C, volumeId: A });
+    await pool.engine.scrub();
+    const places = [
+      { index: 3, right: bytes(EXTENT, 4) },
+      // One block of sixteen is there; the others were never written.
+      { index: 60, right: bytes(EXTENT, 77).fill(5, BLOCK, 2 * BLOCK) },
+    ];
+    flip(pool, FILE, 3 * EXTENT + 5);
+    flip(pool, FILE, 40 * EXTENT + BLOCK + 5);
+    const { findings } = await pool.engine.scrub();
+    expect(findings).toHaveLength(2);
+    for (const { index, right } of places) {
+      const finding = findings.find(({ shown }) => shown.some(({ offset }) => offset === index * EXTENT));
+      const [address, place] = [finding?.address ?? 0, finding?.shown[0]];
+      if (place === undefined) throw new Error('somebody shows it');
+      expect(await pool.engine.heal({ address, place, bytes: bytes(EXTENT, 99) })).toBe(false);
+      await expect(pool.read(A, index * EXTENT + BLOCK, BLOCK)).rejects.toThrow(IoError);
+      expect(await pool.engine.heal({ address, place, bytes: right })).toBe(true);
+      expect(await pool.engine.heal({ address, place, bytes: right })).toBe(false);
+      expect(await pool.read(A, index * EXTENT + BLOCK, BLOCK)).toEqual(right.slice(BLOCK, 2 * BLOCK));
+    }
+    const again = await openPool(afterPowerLoss(pool), FAST);
+    expect(await again.engine.scrub()).toMatchObject({ damagedBytes: 0, findings: [] });
+    expect(await again.read(C, 3 * EXTENT, EXTENT)).toEqual(bytes(EXTENT, 4));
   });
 
   it('takes what the disk cannot read twice for damaged, and a single bus error for none', async () => {
