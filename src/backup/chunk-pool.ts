@@ -3,6 +3,7 @@
  * them back; nothing is shared. It knows jobs, not why they are done.
  */
 import { Worker } from 'node:worker_threads';
+import { type Failure, failureFrom } from '../base/errors.ts';
 import type { Compression } from '../format/backup-pack.ts';
 
 export type ChunkKeys = { readonly dataKey: Uint8Array; readonly hashKey: Uint8Array };
@@ -60,7 +61,13 @@ export type Hashed = { readonly bytes: Buffer; readonly blake3: Buffer };
 
 type Job = EncodeJob | DecodeJob | HashJob;
 export type PoolRequest = { readonly id: number; readonly job: Job };
-export type PoolReply = { readonly id: number; readonly value?: Encoded | Decoded | Hashed; readonly error?: string };
+export type PoolReply = {
+  readonly id: number;
+  readonly value?: Encoded | Decoded | Hashed;
+  /** What somebody can do something about, and what is a bug. */
+  readonly failure?: ReturnType<Failure['toJSON']>;
+  readonly error?: string;
+};
 
 type Waiting = { readonly resolve: (value: never) => void; readonly reject: (error: Error) => void };
 type Thread = { readonly worker: Worker; readonly waiting: Map<number, Waiting> };
@@ -120,10 +127,11 @@ export class ChunkPool {
     const file = import.meta.url.endsWith('.ts') ? '../../dist/backup/chunk-worker.js' : './chunk-worker.js';
     const worker = new Worker(new URL(file, import.meta.url), { name: 'backup' });
     const thread: Thread = { worker, waiting: new Map() };
-    worker.on('message', ({ id, value, error }: PoolReply) => {
+    worker.on('message', ({ id, value, failure, error }: PoolReply) => {
       const waiting = thread.waiting.get(id);
       thread.waiting.delete(id);
-      if (error === undefined) waiting?.resolve(value as never);
+      if (failure !== undefined) waiting?.reject(failureFrom(failure));
+      else if (error === undefined) waiting?.resolve(value as never);
       else waiting?.reject(new Error(`a backup thread failed: ${error}`));
     });
     const ended = (reason: string) => {

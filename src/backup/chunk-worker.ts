@@ -6,6 +6,7 @@ import { createCipheriv, createDecipheriv } from 'node:crypto';
 import { parentPort } from 'node:worker_threads';
 import { Blake3Hasher, blake3 } from '@napi-rs/blake-hash';
 import { compressSync, uncompressSync } from 'lz4-napi';
+import { Failure } from '../base/errors.ts';
 import { CODEC, CODEC_MASK, ENCRYPTED, HASH_BYTES } from '../format/backup-pack.ts';
 import type { Decoded, DecodeJob, Encoded, EncodeJob, Hashed, HashJob, PoolReply, PoolRequest } from './chunk-pool.ts';
 import { loadZstd } from './zstd.ts';
@@ -168,6 +169,7 @@ port.on('message', ({ id, job }: PoolRequest) => {
       }
     }
   } catch (error) {
-    port.postMessage({ id, error: error instanceof Error ? (error.stack ?? error.message) : String(error) });
+    if (error instanceof Failure) port.postMessage({ id, failure: error.toJSON() } satisfies PoolReply);
+    else port.postMessage({ id, error: error instanceof Error ? (error.stack ?? error.message) : String(error) });
   }
 });
