@@ -79,6 +79,11 @@ export class Pages {
     return this.#references[id] ?? 0;
   }
 
+  /** In use, and somewhere to be read from; whether it can be, `get` says. */
+  isThere(id: number): boolean {
+    return this.references(id) > 0 && (this.#resident.has(id) || (this.#slots[id] ?? 0) !== 0);
+  }
+
   addReference(id: number): void {
     assert(this.references(id) > 0, 'a page that gets a reference is in use');
     this.#references[id] = this.references(id) + 1;

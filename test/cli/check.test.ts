@@ -20,7 +20,10 @@ test('quarry check refuses a folder in use, passes one that was left by SIGKILL,
   const before = await readFile(join(dataDir, 'pool', 'journal.0'));
   const passed = await quarry(['check', '--data', dataDir, '-o', 'json']);
   expect(passed).toMatchObject({ code: 0, stderr: '' });
-  expect(JSON.parse(passed.stdout)).toMatchObject({ objects: 2, violations: [] });
+  expect(JSON.parse(passed.stdout)).toMatchObject({ objects: 2, violations: [], verifiedExtents: null });
+  const scrubbed = await quarry(['check', '--scrub', '--data', dataDir, '-o', 'json']);
+  expect(scrubbed).toMatchObject({ code: 0, stderr: '' });
+  expect(JSON.parse(scrubbed.stdout)).toMatchObject({ violations: [], verifiedExtents: 0 });
   expect((await readFile(join(dataDir, 'pool', 'journal.0'))).equals(before)).toBe(true);
 
   const header = await open(join(dataDir, 'pool', 'header'), 'r+');

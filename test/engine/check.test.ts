@@ -1,16 +1,14 @@
 /** What the judge finds. Everything here has right checksums: only counting all maps anew can tell. */
 
 import { beforeEach, describe, expect, it } from 'vitest';
-import { type Checkpoint, decodeCheckpoint, encodeCheckpoint } from '../../src/format/checkpoint.ts';
-import { openPage, type Page, sealPage } from '../../src/format/page.ts';
+import { checkPoolAndData } from '../../src/engine/check.ts';
+import type { Page } from '../../src/format/page.ts';
 import type { SimDisk } from '../sim/files.ts';
+import { changePage, changeRoot, FIRST, FIRST_FILE, flipData, flipPage, namedSlots, seal } from './edit.ts';
 import { BLOCK, bytes, check, EXTENT, GIB, newDisk, openPool, uuid } from './pool.ts';
 
 const A = uuid(1);
-const SLOT = 8192;
-const ROOTS = ['pool/checkpoint.0', 'pool/checkpoint.1'];
-
-type Changeable = { -readonly [Key in keyof Checkpoint]: Checkpoint[Key] };
+const S = uuid(2);
 
 let disk: SimDisk;
 
@@ -19,48 +17,11 @@ beforeEach(async () => {
   await pool.engine.createVolume({ id: A, sizeBytes: GIB, sourceId: null });
   await pool.write(A, 0, bytes(EXTENT, 1));
   await pool.write(A, EXTENT, bytes(BLOCK, 1));
-  await pool.engine.createSnapshot({ id: uuid(2), volumeId: A });
+  await pool.engine.createSnapshot({ id: S, volumeId: A });
   await pool.write(A, 0, bytes(BLOCK, 2));
   await pool.engine.close();
   ({ disk } = pool);
 });
-
-function newestRoot(): { path: string; root: Checkpoint } {
-  const found = ROOTS.flatMap((path) => {
-    const file = disk.open(path, 'read');
-    const data = new Uint8Array(file.size());
-    file.read(0, data);
-    const root = decodeCheckpoint(data);
-    return 'kind' in root ? [] : [{ path, root }];
-  });
-  const newest = found.sort((one, other) => other.root.number - one.root.number)[0];
-  if (newest === undefined) throw new Error('a closed pool has a root');
-  return newest;
-}
-
-function changeRoot(change: (root: Changeable) => void): void {
-  const { path, root } = newestRoot();
-  const changed = { ...root };
-  change(changed);
-  disk.damage(path, () => encodeCheckpoint(changed));
-}
-
-/** The first page that the root names and that matches. */
-function changePage(matches: (page: Page) => boolean, change: (page: Page) => void): void {
-  const { root } = newestRoot();
-  disk.damage('pool/pages', (data) => {
-    for (let id = 1; id < root.slots.length; id += 1) {
-      const at = (root.slots[id] ?? 0) * SLOT;
-      if (at === 0) continue;
-      const page = openPage(data.slice(at, at + SLOT), id, root.number);
-      if (typeof page === 'string' || !matches(page)) continue;
-      change(page);
-      data.set(sealPage(page, root.number), at);
-      return data;
-    }
-    throw new Error('no such page');
-  });
-}
 
 const kinds = (): string[] => [...new Set(check(disk).violations.map(({ kind }) => kind))].sort();
 const isLeaf = (page: Page): boolean => page.type === 'leaf' && page.words[0] !== 0;
@@ -73,21 +34,21 @@ describe('check', () => {
   });
 
   it('finds a count of mapped extents that is wrong', () => {
-    changeRoot((root) => {
+    changeRoot(disk, (root) => {
       root.objects = root.objects.map((object) => ({ ...object, mapped: object.mapped + 1 }));
     });
     expect(check(disk).violations.map(({ kind }) => kind)).toEqual(['mapped-count', 'mapped-count']);
   });
 
   it('finds a count of used extents that is wrong', () => {
-    changeRoot((root) => {
+    changeRoot(disk, (root) => {
       root.files = root.files.map((file) => ({ ...file, used: file.used + 1 }));
     });
     expect(kinds()).toEqual(['used-count']);
   });
 
   it.each([1, -1])('finds page references that are off by %d', (delta) => {
-    changeRoot((root) => {
+    changeRoot(disk, (root) => {
       const id = root.references.findIndex((count) => count > 0);
       root.references[id] = (root.references[id] ?? 0) + delta;
     });
@@ -95,14 +56,14 @@ describe('check', () => {
   });
 
   it('finds pages that nothing reaches', () => {
-    changeRoot((root) => {
+    changeRoot(disk, (root) => {
       root.objects = root.objects.filter(({ kind }) => kind === 'volume');
     });
     expect(kinds()).toEqual(['extent-references', 'page-references']);
   });
 
   it('finds two pages in one slot', () => {
-    changeRoot((root) => {
+    changeRoot(disk, (root) => {
       const [first = 0, second = 0] = [...root.slots.keys()].filter((id) => root.slots[id] !== 0);
       root.slots[second] = root.slots[first] ?? 0;
     });
@@ -110,7 +71,7 @@ describe('check', () => {
   });
 
   it('finds a map that is too low for its size', () => {
-    changeRoot((root) => {
+    changeRoot(disk, (root) => {
       root.objects = root.objects.map((object) => ({ ...object, sizeBytes: 2 ** 40 }));
     });
     expect(kinds()).toEqual(['map-shape']);
@@ -118,6 +79,7 @@ describe('check', () => {
 
   it('finds extent references that are wrong', () => {
     changePage(
+      disk,
       (page) => page.type === 'references',
       (page) => {
         page.words[0] = (page.words[0] ?? 0) + 1;
@@ -127,7 +89,7 @@ describe('check', () => {
   });
 
   it('finds an extent of a file that does not exist', () => {
-    changePage(isLeaf, (page) => {
+    changePage(disk, isLeaf, (page) => {
       page.words[0] = 99 * 16384;
     });
     expect(kinds()).toContain('map-entry');
@@ -149,12 +111,12 @@ describe('check', () => {
       },
     ],
   ])('finds %s', (_what, change) => {
-    changePage((page) => page.type === 'leaf' && withBase(page) >= 0, change);
+    changePage(disk, (page) => page.type === 'leaf' && withBase(page) >= 0, change);
     expect(kinds()).toContain('map-entry');
   });
 
   it('finds present bits of a hole', () => {
-    changePage(isLeaf, (page) => {
+    changePage(disk, isLeaf, (page) => {
       page.words[101] = 1;
     });
     expect(kinds()).toEqual(['map-entry']);
@@ -167,5 +129,81 @@ describe('check', () => {
     check(disk);
     expect(disk.operations).toBeGreaterThan(before);
     expect(disk.faults.map(({ remaining }) => remaining)).toEqual([1, 1]);
+  });
+
+  it('says whose bytes a damaged leaf and a wrong entry concern', () => {
+    // Of the volume alone: the snapshot has the older one.
+    changePage(
+      disk,
+      (page) => page.type === 'leaf' && withBase(page) >= 0,
+      (page) => page.masks.fill(0),
+    );
+    flipPage(disk, (page) => page.type === 'leaf' && withBase(page) < 0);
+    const { violations } = check(disk);
+    expect(violations.find(({ kind }) => kind === 'map-entry')?.places).toEqual([
+      { kind: 'volume', id: A, offset: 0, length: EXTENT },
+    ]);
+    expect(violations.find(({ kind }) => kind === 'damaged')?.places).toEqual([
+      { kind: 'snapshot', id: S, offset: 0, length: 512 * EXTENT },
+    ]);
+  });
+
+  it('says no more of a volume than it is long, and names everybody who shares a page', async () => {
+    const pool = await openPool(disk);
+    await pool.engine.createVolume({ id: uuid(5), sizeBytes: 3 * BLOCK, sourceId: null });
+    await pool.write(uuid(5), 0, bytes(BLOCK, 1));
+    await pool.engine.createSnapshot({ id: uuid(6), volumeId: uuid(5) });
+    await pool.engine.close();
+    const owner = 3;
+    flipPage(disk, (page) => page.type === 'leaf' && page.owner === owner);
+    expect(check(disk).violations.flatMap(({ places }) => places)).toEqual([
+      { kind: 'volume', id: uuid(5), offset: 0, length: 3 * BLOCK },
+      { kind: 'snapshot', id: uuid(6), offset: 0, length: 3 * BLOCK },
+    ]);
+  });
+});
+
+describe('check of the bytes', () => {
+  it('finds nothing where every sealed extent has its sum, and says how far it is', () => {
+    seal(disk, namedSlots(disk));
+    const seen: number[][] = [];
+    expect(checkPoolAndData(disk, (done, total) => seen.push([done, total]))).toMatchObject({
+      ...{ violations: [], verifiedExtents: 3, damagedExtents: 0 },
+    });
+    expect(seen.at(-1)).toEqual([3 * EXTENT, 3 * EXTENT]);
+  });
+
+  it('finds one bit, with everybody who shows its extent, as extent or as base', async () => {
+    const [shared = 0] = namedSlots(disk);
+    seal(disk, namedSlots(disk));
+    await flipData(disk, shared * EXTENT + 5 * BLOCK);
+    expect(check(disk).violations).toEqual([]);
+    const { violations, verifiedExtents } = checkPoolAndData(disk, () => {});
+    expect(verifiedExtents).toBe(3);
+    expect(violations).toMatchObject([{ kind: 'sum', path: FIRST_FILE }]);
+    expect(violations[0]?.reason).toMatch(/^slot \d+: its bytes have sum [0-9a-f]{8}, not [0-9a-f]{8}$/);
+    expect(violations[0]?.places).toEqual([
+      { kind: 'volume', id: A, offset: 0, length: EXTENT },
+      { kind: 'snapshot', id: S, offset: 0, length: EXTENT },
+    ]);
+  });
+
+  it('takes a place that the disk does not give back for a damaged one, and goes on', () => {
+    seal(disk, namedSlots(disk));
+    disk.fail('read', /\.dat$/, 'EIO', 1);
+    const { violations, verifiedExtents } = checkPoolAndData(disk, () => {});
+    expect(violations).toMatchObject([{ kind: 'sum', reason: expect.stringContaining('cannot be read: EIO') }]);
+    expect(verifiedExtents).toBe(3);
+  });
+
+  it('says of an extent that is marked that reads of it fail already', async () => {
+    const [slot = 0] = namedSlots(disk);
+    seal(disk, [slot]);
+    changeRoot(disk, (root) => {
+      root.damaged = [FIRST + slot];
+    });
+    await flipData(disk, slot * EXTENT);
+    expect(check(disk)).toMatchObject({ violations: [], damagedExtents: 1 });
+    expect(checkPoolAndData(disk, () => {}).violations).toMatchObject([{ reason: expect.stringContaining('marked') }]);
   });
 });
