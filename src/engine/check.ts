@@ -7,7 +7,7 @@ import { Failure } from '../base/errors.ts';
 import { type Files, isDiskError } from '../base/files.ts';
 import { REFERENCES_PER_PAGE, SUMS_PER_PAGE } from '../format/page.ts';
 import { EXTENT_BYTES, SLOTS_PER_FILE } from '../native/plane.ts';
-import { type Place, type Places, placesNow } from './places.ts';
+import { PLACES_MAX, type Place, type Places, placesNow } from './places.ts';
 import { recover } from './recovery.ts';
 import { extentPath } from './space.ts';
 import type { State, StoredFile } from './state.ts';
@@ -165,7 +165,7 @@ class Check {
       if (at !== null) pages.add(at.page);
       if (extent !== null) extents.add(extent);
     }
-    const places = placesNow(this.#state, { pages, extents });
+    const places = placesNow(this.#state, { pages, extents, max: PLACES_MAX });
     return this.#pending.map(({ at, extent, ...violation }) => ({
       ...violation,
       places: placesIn(places, at, extent),
@@ -269,7 +269,8 @@ class Check {
   }
 }
 
-function placesIn(places: Places, at: Flaw['at'], extent: number | null): readonly Place[] {
+/** Of a page's places, those of the bytes at fault. */
+export function placesIn(places: Places, at: Flaw['at'], extent: number | null): readonly Place[] {
   if (extent !== null) return places.extents.get(extent) ?? [];
   if (at === null) return [];
   const found = places.pages.get(at.page) ?? [];

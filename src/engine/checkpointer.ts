@@ -13,15 +13,18 @@ import type { State } from './state.ts';
 /** Pages written in one turn of the event loop: 64 x 8 KiB take well under a millisecond in the page cache. */
 const PAGES_PER_TURN = 64;
 
+/** Where the journal stands, and that a checkpoint holds what it had. */
+export type JournalMarks = Pick<Journal, 'mark' | 'unmark' | 'release'>;
+
 export class Checkpointer {
   readonly #state: State;
-  readonly #journal: Journal;
+  readonly #journal: JournalMarks;
   readonly #clock: Clock;
   readonly #roots: readonly [OpenFile, OpenFile];
   #number: number;
   #running: Promise<boolean> | null = null;
 
-  constructor(parts: { files: Files; state: State; journal: Journal; clock: Clock; number: number }) {
+  constructor(parts: { files: Files; state: State; journal: JournalMarks; clock: Clock; number: number }) {
     this.#state = parts.state;
     this.#journal = parts.journal;
     this.#clock = parts.clock;

@@ -132,6 +132,31 @@ export class Pages {
     this.#dirty.delete(id);
   }
 
+  // ---- repairs ---------------------------------------------------------------------------------------------------------
+
+  /** Ids that count as free and yet have a slot: in a right table there are none. */
+  strays(): number[] {
+    const found: number[] = [];
+    for (let id = 1; id < this.#past; id += 1)
+      if (this.references(id) === 0 && (this.#slots[id] ?? 0) !== 0) found.push(id);
+    return found;
+  }
+
+  /** As many as the maps say, whatever the table said; 0 frees it. */
+  setReferences(id: number, count: number): void {
+    this.#references[id] = Math.max(count, 1);
+    if (count === 0) this.free(id);
+  }
+
+  /** Slots that another root on the disk names: not written either before the next root is durable. */
+  keepSlots(slots: Uint32Array): void {
+    for (const slot of slots) {
+      if (slot === 0 || this.#usedSlots[slot] === 1) continue;
+      this.#takeSlot(slot);
+      this.#retired.push(slot);
+    }
+  }
+
   /** For reading. Fails with `corrupt`. */
   get(id: number): Page {
     return this.#get(id).page;

@@ -20,6 +20,8 @@ export type Place = {
 export type Wanted = {
   readonly extents: ReadonlySet<number>;
   readonly pages: ReadonlySet<number>;
+  /** Of one extent or page, at most. */
+  readonly max: number;
 };
 
 /** Bytes, from the start of what a page covers. */
@@ -27,7 +29,7 @@ export type Range = { readonly offset: number; readonly length: number };
 
 export type Places = { readonly extents: Map<number, Place[]>; readonly pages: Map<number, Place[]> };
 
-/** Of one extent or page: a thousand snapshots may show it, and nobody reads them all. */
+/** For people: a thousand snapshots may show one extent, and nobody reads them all. */
 export const PLACES_MAX = 64;
 
 /** Something wanted, by its offset from the start of what a page covers. */
@@ -39,7 +41,7 @@ export function* placesOf(state: State, wanted: Wanted): Generator<undefined, Pl
   const search = new Search(state, wanted);
   for (const object of [...state.objects.values()]) {
     if (object.root === 0) continue;
-    for (const hit of yield* search.below(object.root, object.height)) put(found, object, hit);
+    for (const hit of yield* search.below(object.root, object.height)) put(found, object, hit, wanted.max);
   }
   return found;
 }
@@ -53,12 +55,12 @@ export function placesNow(state: State, wanted: Wanted): Places {
   }
 }
 
-function put(found: Places, object: StoredObject, { isPage, of, offset, length }: Hit): void {
+function put(found: Places, object: StoredObject, { isPage, of, offset, length }: Hit, max: number): void {
   const { id, kind, sizeBytes } = object;
   if (offset >= sizeBytes) return;
   const target = isPage ? found.pages : found.extents;
   const list = target.get(of) ?? [];
-  if (list.length < PLACES_MAX) list.push({ kind, id, offset, length: Math.min(length, sizeBytes - offset) });
+  if (list.length < max) list.push({ kind, id, offset, length: Math.min(length, sizeBytes - offset) });
   target.set(of, list);
 }
 

@@ -98,12 +98,30 @@ export function readHeader(files: Files): PoolHeader {
 }
 
 /** `mode` 'read' opens everything read-only: for checks of a stopped pool. */
-export function recover(files: Files, options: { mode: 'existing' | 'read'; cleanPagesMax: number }): Recovered {
+export function recover(files: Files, options: RecoverOptions): Recovered {
   const header = readHeader(files);
   const root = newestRoot(files, header);
   const journal = readJournal(files, header, root?.sequence ?? 0);
-  for (const path of [PAGES_PATH])
-    if (!files.exists(path)) throw new Failure('corrupt', { path, reason: 'it is missing' });
+  const built = buildState(files, { header, root, frames: journal.frames }, options);
+  return {
+    header,
+    ...built,
+    checkpointNumber: root?.number ?? 0,
+    journal: journal.start,
+    framesReplayed: journal.frames.length,
+  };
+}
+
+export type RecoverOptions = { readonly mode: 'existing' | 'read'; readonly cleanPagesMax: number };
+
+/** What a root holds, and frames after it. */
+export function buildState(
+  files: Files,
+  from: { header: PoolHeader; root: Checkpoint | null; frames: readonly Frame[] },
+  options: RecoverOptions,
+): { state: State; pagesFile: OpenFile } {
+  const { header, root, frames } = from;
+  if (!files.exists(PAGES_PATH)) throw new Failure('corrupt', { path: PAGES_PATH, reason: 'it is missing' });
   const pagesFile = files.open(PAGES_PATH, options.mode);
   const table = root === null ? null : { slots: root.slots, references: root.references };
   const state = new State(
@@ -111,7 +129,7 @@ export function recover(files: Files, options: { mode: 'existing' | 'read'; clea
     header.poolId,
     root,
   );
-  for (const frame of journal.frames) {
+  for (const frame of frames) {
     const records = decodeRecords(frame.words);
     if (records === null)
       throw new Failure('corrupt', {
@@ -122,17 +140,10 @@ export function recover(files: Files, options: { mode: 'existing' | 'read'; clea
   }
   state.takeFreed();
   state.takeLanded();
-  return {
-    header,
-    state,
-    pagesFile,
-    checkpointNumber: root?.number ?? 0,
-    journal: journal.start,
-    framesReplayed: journal.frames.length,
-  };
+  return { state, pagesFile };
 }
 
-function readWhole(files: Files, path: string): Uint8Array {
+export function readWhole(files: Files, path: string): Uint8Array {
   if (!files.exists(path)) throw new Failure('corrupt', { path, reason: 'it is missing' });
   const file = files.open(path, 'read');
   const bytes = new Uint8Array(file.size());

@@ -99,7 +99,9 @@ export function seal(disk: SimDisk, slots: readonly number[], sumOf = (sum: numb
     }
     root.slots = Uint32Array.of(...root.slots, slot);
     root.references = Uint32Array.of(...root.references, 1);
-    root.files = root.files.map((file) => ({ ...file, sums: Uint32Array.of(id, ...file.sums.subarray(1)) }));
+    root.files = root.files.map((stored) =>
+      stored.fileNumber === 1 ? { ...stored, sums: Uint32Array.of(id, ...stored.sums.subarray(1)) } : stored,
+    );
     disk.damage('pool/pages', (data) => {
       const longer = new Uint8Array(Math.max(data.length, (slot + 1) * SLOT_BYTES));
       longer.set(data);
@@ -111,6 +113,6 @@ export function seal(disk: SimDisk, slots: readonly number[], sumOf = (sum: numb
 
 /** Slots of the first file that entries name, as extent or base. */
 export function namedSlots(disk: SimDisk): number[] {
-  const { words } = findPage(disk, (page) => page.type === 'references').page;
+  const { words } = findPage(disk, (page) => page.type === 'references' && page.owner === 1).page;
   return [...words.keys()].filter((slot) => words[slot] !== 0);
 }
