@@ -40,7 +40,8 @@ export function* placesOf(state: State, wanted: Wanted): Generator<undefined, Pl
   if (wanted.extents.size === 0 && wanted.pages.size === 0) return found;
   const search = new Search(state, wanted);
   for (const object of [...state.objects.values()]) {
-    if (object.root === 0) continue;
+    // While the walk gave way it may have been deleted.
+    if (object.root === 0 || !state.objects.has(object.number)) continue;
     for (const hit of yield* search.below(object.root, object.height)) put(found, object, hit, wanted.max);
   }
   return found;
