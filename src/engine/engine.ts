@@ -13,12 +13,12 @@ import { Failure } from '../base/errors.ts';
 import type { Files } from '../base/files.ts';
 import { type EngineRecord, encodeRecord } from '../format/record.ts';
 import { Journal } from '../journal/journal.ts';
-import { BLOCK_BYTES, EXTENT_BYTES, type ExportMode, NO_VOLUME_STATS, type Plane } from '../native/plane.ts';
+import { EXTENT_BYTES, type ExportMode, NO_VOLUME_STATS, type Plane } from '../native/plane.ts';
 import { speedLimitsOf } from '../native/speed-limits.ts';
 import { Checkpointer } from './checkpointer.ts';
 import { Damage } from './damage.ts';
 import { diffOf, mapOf } from './diff.ts';
-import { dropSteps } from './dropping.ts';
+import { Dropper } from './dropping.ts';
 import { Exports, lineageOf, type Opened } from './exports.ts';
 import { Figures } from './figures.ts';
 import { Filler } from './filler.ts';
@@ -36,9 +36,11 @@ import {
   type Recovered,
   recover,
 } from './recovery.ts';
+import { requireFits, requireGroup, requireSize } from './requests.ts';
 import { Scrubber } from './scrub.ts';
 import { extentPath, Space } from './space.ts';
 import type { State, StoredObject } from './state.ts';
+import { Turns } from './turns.ts';
 import type {
   ByteRange,
   FillRange,
@@ -53,9 +55,6 @@ import type {
 
 export type { Engine, EngineOptions, EngineParts, PoolSettings } from './interface.ts';
 
-export const VOLUME_BYTES_MAX = 64 * 2 ** 40;
-/** Their records are one frame of the journal, and all their volumes pause together. */
-const SNAPSHOTS_AT_ONCE_MAX = 256;
 const LOCK_PATH = 'lock';
 const COMMIT_PERIOD_MS = 10_000;
 const TIDY_PERIOD_MS = 1_000;
@@ -113,9 +112,8 @@ class PoolEngine implements Engine {
   readonly #fills: Fills;
   readonly #onFatal: (error: Error) => void;
   readonly #closers: (() => void)[] = [];
-  /** Operations on one object wait for each other. */
-  readonly #queues = new Map<string, Promise<unknown>>();
-  #reclaiming: Promise<void> | null = null;
+  readonly #turns = new Turns();
+  readonly #dropper: Dropper;
   #isClosing = false;
   /** The last one found no space, or the journal waits for one. */
   #isCheckpointDue = false;
@@ -148,6 +146,7 @@ class PoolEngine implements Engine {
       ...{ state, append, damage, settings: options },
       rootProblem: () => this.#checkpointer.problemOnDisk(),
     });
+    this.#dropper = new Dropper({ state, clock, append });
     this.#figures = new Figures({ state, clock });
     this.#provisioning = new Provisioning({ state, files, settings: options, onEvent: parts.onEvent });
     this.#exports = new Exports(parts.plane);
@@ -175,7 +174,7 @@ class PoolEngine implements Engine {
     if (recovered.framesReplayed > 0) await this.#checkpoint();
     this.#closers.push(this.#clock.every(COMMIT_PERIOD_MS, () => this.#servant.commitAll()));
     this.#closers.push(this.#clock.every(TIDY_PERIOD_MS, () => this.#tidy()));
-    this.#reclaim();
+    this.#background(this.#dropper.run());
     this.#background(this.#scrubber.begin());
   }
 
@@ -279,41 +278,8 @@ class PoolEngine implements Engine {
 
   // ---- deletion in the background --------------------------------------------------------------------------------------
 
-  #reclaim(): void {
-    if (this.#reclaiming !== null || this.#state.drops.length === 0) return;
-    this.#reclaiming = this.#dropAll().finally(() => {
-      this.#reclaiming = null;
-    });
-    this.#background(this.#reclaiming);
-  }
-
-  /**
-   * Each slice is a frame of its own, so that a crash goes on where it was and others come in between. A page that cannot be read is set
-   * aside: what is below it stays taken until it can be, everything else is given back.
-   */
-  async #dropAll(): Promise<void> {
-    let [isCareful, unreadable] = [false, 0];
-    while (this.#state.drops.length > unreadable && !this.#isClosing) {
-      // The ones set aside are at the far end: never more steps than there are others.
-      const steps = isCareful ? 1 : Math.min(dropSteps(this.#state), this.#state.drops.length - unreadable);
-      try {
-        await this.#append([{ type: 'drop', steps }]);
-        isCareful = false;
-      } catch (error) {
-        if (!(error instanceof Failure)) throw error;
-        if (steps === 1) {
-          await this.#append([{ type: 'drop', steps: 0 }]);
-          unreadable += 1;
-        }
-        isCareful = steps > 1;
-      }
-      await this.#clock.pause();
-    }
-  }
-
   async #reclaimAndReown(lineage: number, relatives: Iterable<number>): Promise<void> {
-    this.#reclaim();
-    await this.#reclaiming;
+    await this.#dropper.run();
     this.#filler.look(relatives);
     // What the deleted object shared may now belong to one volume alone: a leaf loaded again knows.
     for (const { handle, object } of this.#exports.all()) {
@@ -322,8 +288,7 @@ class PoolEngine implements Engine {
   }
 
   async settle(): Promise<void> {
-    this.#reclaim();
-    await this.#reclaiming;
+    await this.#dropper.run();
     while (this.#space.hasReclaimable) {
       await this.#space.tidy();
       await this.#clock.pause();
@@ -333,21 +298,7 @@ class PoolEngine implements Engine {
   // ---- operations --------------------------------------------------------------------------------------------------------
 
   #inTurn<T>(id: string, work: () => Promise<T>): Promise<T> {
-    return this.#inTurnOfAll([id], work);
-  }
-
-  /** One after the other for the same object. Places in all queues are taken at once, so nobody waits in a circle. */
-  async #inTurnOfAll<T>(ids: readonly string[], work: () => Promise<T>): Promise<T> {
-    if (this.#isClosing) throw new Failure('shutting_down');
-    // None of these rejects.
-    const result = Promise.all(ids.map((id) => this.#queues.get(id))).then(work);
-    const settled = result.catch(() => {});
-    for (const id of ids) this.#queues.set(id, settled);
-    try {
-      return await result;
-    } finally {
-      for (const id of ids) if (this.#queues.get(id) === settled) this.#queues.delete(id);
-    }
+    return this.#turns.take([id], work);
   }
 
   #find(id: string, kind: 'volume' | 'snapshot' | null = null): StoredObject {
@@ -463,7 +414,7 @@ class PoolEngine implements Engine {
     requireGroup(wanted);
     // The volumes too: none of them may be taken away meanwhile, nor begin to be served, when its writes would not be frozen.
     const ids = wanted.flatMap(({ id, volumeId }) => [id, volumeId]);
-    await this.#inTurnOfAll(ids, async () => {
+    await this.#turns.take(ids, async () => {
       if (wanted.length === 0 || this.#areThere(wanted)) return;
       const pairs = wanted.map(({ id, volumeId }) => ({ id, volume: this.#find(volumeId, 'volume') }));
       for (const { volume } of pairs) this.#fills.refuse(volume);
@@ -656,46 +607,15 @@ class PoolEngine implements Engine {
   async close(): Promise<void> {
     if (this.#isClosing) return;
     this.#isClosing = true;
+    this.#dropper.stop();
     await this.#scrubber.stop();
-    await Promise.allSettled(this.#queues.values());
+    await this.#turns.close();
     await Promise.all([...this.#exports.all()].map((opened) => this.#exports.close(opened)));
-    await this.#reclaiming;
+    await this.#dropper.ended();
     await this.#space.ended();
     this.#space.settle();
     // On a full disk the journal has it all.
     await this.#checkpoint();
     for (const closer of this.#closers.reverse()) closer();
-  }
-}
-
-function requireGroup(wanted: readonly { id: string }[]): void {
-  if (wanted.length > SNAPSHOTS_AT_ONCE_MAX) {
-    const reason = `${wanted.length} snapshots at one instant are asked for; ${SNAPSHOTS_AT_ONCE_MAX} are possible.`;
-    throw new Failure('bad_request', { reason });
-  }
-  const ids = new Set<string>();
-  for (const { id } of wanted) {
-    if (ids.has(id)) throw new Failure('bad_request', { reason: `Snapshot ${id} is asked for twice.` });
-    ids.add(id);
-  }
-}
-
-function requireFits(sizeBytes: number, source: StoredObject): void {
-  if (sizeBytes >= source.sizeBytes) return;
-  throw new Failure('bad_request', {
-    reason: `A volume of ${sizeBytes} bytes cannot hold its source of ${source.sizeBytes} bytes.`,
-  });
-}
-
-function requireSize(sizeBytes: number): void {
-  if (
-    !Number.isSafeInteger(sizeBytes) ||
-    sizeBytes <= 0 ||
-    sizeBytes > VOLUME_BYTES_MAX ||
-    sizeBytes % BLOCK_BYTES !== 0
-  ) {
-    throw new Failure('bad_request', {
-      reason: `A size of ${sizeBytes} bytes is not a multiple of ${BLOCK_BYTES} between ${BLOCK_BYTES} and ${VOLUME_BYTES_MAX}.`,
-    });
   }
 }
