@@ -6,7 +6,8 @@ import { describeWith } from '../support/peers.ts';
 import { tempFolder } from '../support/temp.ts';
 
 describeWith(['fio', 'nbdkit', 'qemu-nbd', 'openssl'], 'the benchmark', () => {
-  test('measures this project and a peer, and writes what it measured', async () => {
+  // The limit is compiled first.
+  test('measures this project and a peer, and writes what it measured', { timeout: 300_000 }, async () => {
     await using folder = await tempFolder();
     const json = join(folder.path, 'results.json');
     const size = ['--rounds', '1', '--seconds', '1', '--size-mib', '64'];
