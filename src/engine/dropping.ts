@@ -32,6 +32,7 @@ export class Dropper {
   readonly #clock: Clock;
   readonly #append: (records: EngineRecord[]) => Promise<void>;
   #running: Promise<void> | null = null;
+  #waiters: (() => void)[] = [];
   #isStopping = false;
 
   constructor(parts: { state: State; clock: Clock; append: (records: EngineRecord[]) => Promise<void> }) {
@@ -45,8 +46,23 @@ export class Dropper {
     if (this.#running === null && this.#state.drops.length === 0) return Promise.resolve();
     this.#running ??= this.#dropAll().finally(() => {
       this.#running = null;
+      this.#wakeAll();
     });
     return this.#running;
+  }
+
+  get isRunning(): boolean {
+    return this.#running !== null;
+  }
+
+  /** After the next frame of a run that is under way; null when there is none: nothing more comes back by itself. */
+  next(): Promise<void> | null {
+    if (this.#running === null) return null;
+    return new Promise((resolve) => this.#waiters.push(resolve));
+  }
+
+  #wakeAll(): void {
+    for (const wake of this.#waiters.splice(0)) wake();
   }
 
   stop(): void {
@@ -77,6 +93,7 @@ export class Dropper {
         }
         isCareful = steps > 1;
       }
+      this.#wakeAll();
       await this.#clock.pause();
     }
   }

@@ -140,15 +140,19 @@ class PoolEngine implements Engine {
     // Throws at once what keeps the records from being applied; rejects when the journal fails.
     const append = (records: EngineRecord[]): Promise<void> => this.#applyAndJournal(records);
     const damage = new Damage(parts.plane);
-    this.#space = new Space({ ...parts, state, append, options, damage });
+    this.#dropper = new Dropper({ state, clock, append });
+    this.#space = new Space({ ...parts, state, append, options, damage, dropper: this.#dropper });
     this.#scrubber = new Scrubber({
       ...parts,
       ...{ state, append, damage, settings: options },
       rootProblem: () => this.#checkpointer.problemOnDisk(),
     });
-    this.#dropper = new Dropper({ state, clock, append });
     this.#figures = new Figures({ state, clock });
-    this.#provisioning = new Provisioning({ state, files, settings: options, onEvent: parts.onEvent });
+    this.#provisioning = new Provisioning({
+      ...{ state, files, settings: options, onEvent: parts.onEvent },
+      // How much a deletion under way brings is not known before its end.
+      comingBytes: () => (this.#dropper.isRunning ? Number.POSITIVE_INFINITY : this.#space.reclaimBytes),
+    });
     this.#exports = new Exports(parts.plane);
     const bytesPerTick = (options.fillBytesPerSecond * TIDY_PERIOD_MS) / 1000;
     this.#filler = new Filler({ plane: parts.plane, state, exports: this.#exports, bytesPerTick });

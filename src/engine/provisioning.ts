@@ -18,13 +18,22 @@ export class Provisioning {
   readonly #state: State;
   readonly #files: Files;
   readonly #settings: PoolSettings;
+  readonly #comingBytes: () => number;
   readonly #onEvent: (event: StoreEvent) => void;
   #level: PoolLevel = 'ok';
 
-  constructor(parts: { state: State; files: Files; settings: PoolSettings; onEvent: (event: StoreEvent) => void }) {
+  constructor(parts: {
+    state: State;
+    files: Files;
+    settings: PoolSettings;
+    /** Freed and on its way back to the filesystem. */
+    comingBytes: () => number;
+    onEvent: (event: StoreEvent) => void;
+  }) {
     this.#state = parts.state;
     this.#files = parts.files;
     this.#settings = parts.settings;
+    this.#comingBytes = parts.comingBytes;
     this.#onEvent = parts.onEvent;
   }
 
@@ -47,7 +56,8 @@ export class Provisioning {
         reason: `volumes of ${gib(wantedBytes)} GiB in all would be ${ratio} times the pool's ${gib(totalBytes)} GiB, and max_over_subscription_ratio is ${max}. Delete volumes or raise it.`,
       });
     }
-    const usableBytes = Math.max(0, freeBytes - reserveBytes - Math.floor((totalBytes * reservedPercentage) / 100));
+    const keptBytes = reserveBytes + Math.floor((totalBytes * reservedPercentage) / 100);
+    const usableBytes = Math.max(0, freeBytes + this.#comingBytes() - keptBytes);
     if (usableBytes * max >= addedBytes) return;
     throw new Failure('no_backend', {
       reason: `${gib(addedBytes)} GiB are wanted and ${gib(usableBytes)} GiB are free for new volumes, which may be ${max} times that (max_over_subscription_ratio). Delete or trim something.`,

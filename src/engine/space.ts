@@ -14,6 +14,7 @@ import type { EngineRecord } from '../format/record.ts';
 import { EXTENT_BYTES, type Plane, SLOTS_PER_FILE, type VolumeHandle } from '../native/plane.ts';
 import { Allocator, type Run } from './allocator.ts';
 import type { Damage } from './damage.ts';
+import type { Dropper } from './dropping.ts';
 import { EXTENTS_PATH } from './recovery.ts';
 import type { State, StoredFile, StoredObject } from './state.ts';
 
@@ -80,10 +81,12 @@ export class Space {
   readonly #append: (records: EngineRecord[]) => Promise<void>;
   readonly #options: SpaceOptions;
   readonly #damage: Damage;
+  readonly #dropper: Dropper;
   readonly #granting = new Map<VolumeHandle, Granting>();
   /** Freed extents that wait for requests to end, by epoch tag. */
   #limbo: Limbo[] = [];
   #waitingForJournal = 0;
+  #lastFreed: Promise<void> = Promise.resolve();
   #idleRounds = 0;
   /** Until then nothing is punched. */
   #punchingFrom = 0;
@@ -106,6 +109,7 @@ export class Space {
     append: (records: EngineRecord[]) => Promise<void>;
     options: SpaceOptions;
     damage: Damage;
+    dropper: Dropper;
   }) {
     this.#files = parts.files;
     this.#plane = parts.plane;
@@ -114,6 +118,7 @@ export class Space {
     this.#append = parts.append;
     this.#options = parts.options;
     this.#damage = parts.damage;
+    this.#dropper = parts.dropper;
     this.#allocator = new Allocator(parts.state);
     for (const file of parts.state.files.values()) if (file.used === 0) this.#emptyFiles.add(file.fileNumber);
     this.#unexamined = new Set(parts.state.files.keys());
@@ -202,16 +207,26 @@ export class Space {
     return this.#squeezing;
   }
 
+  /** As long as something that was deleted is still on its way, and no longer than until there is room. */
   async #makeRoom(): Promise<boolean> {
     this.#recall(SQUEEZE_IDLE_MS);
     this.#idleRounds = IDLE_ROUNDS;
     // What was recalled arrives as events, some turns later.
-    for (let turn = 0; turn < SQUEEZE_TURNS && (turn < RECALL_TURNS || this.hasReclaimable); turn += 1) {
-      await this.#clock.pause();
-      await this.tidy();
-      this.#idleRounds = IDLE_ROUNDS;
-    }
+    for (let turn = 0; turn < SQUEEZE_TURNS && (turn < RECALL_TURNS || this.hasReclaimable); turn += 1)
+      await this.#squeezeOnce(this.#clock.pause());
+    for (let next = this.#dropper.next(); next !== null && this.#room() < 1; next = this.#dropper.next())
+      await this.#squeezeOnce(next);
+    for (let turn = 0; turn < SQUEEZE_TURNS && this.#room() < 1 && this.hasReclaimable; turn += 1)
+      await this.#squeezeOnce(this.#clock.pause());
     return this.#room() >= 1;
+  }
+
+  async #squeezeOnce(before: Promise<void>): Promise<void> {
+    await before;
+    // What was freed is nobody's before that.
+    await this.#lastFreed;
+    await this.tidy();
+    this.#idleRounds = IDLE_ROUNDS;
   }
 
   /** A run with space behind it, or null when the pool is full. */
@@ -317,7 +332,7 @@ export class Space {
     if (addresses.length === 0) return;
     for (const address of addresses) this.#allocator.freed(address);
     this.#waitingForJournal += addresses.length;
-    durable.then(
+    this.#lastFreed = durable.then(
       () => {
         this.#waitingForJournal -= addresses.length;
         this.#limbo.push({ tag: this.#plane.advanceEpoch(), addresses, isDirty: true });

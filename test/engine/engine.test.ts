@@ -309,6 +309,19 @@ describe('a full pool', () => {
     await pool.engine.close();
     expect(check(pool.disk).violations).toEqual([]);
   });
+
+  it('has whoever writes right after a deletion wait for its space, and not fail', async () => {
+    const pool = await openPool(newDisk(1, 24 * MIB), { reserveBytes: 4 * MIB });
+    await pool.engine.createVolume({ id: A, sizeBytes: GIB, sourceId: null });
+    await pool.engine.createVolume({ id: B, sizeBytes: 64 * GIB, sourceId: null });
+    // A leaf each: its deletion takes many frames.
+    for (let at = 0; at < 200; at += 1) await pool.write(B, at * 64 * MIB, bytes(BLOCK, 2)).catch(() => {});
+    await pool.flush(B);
+    await expect(pool.write(A, 0, bytes(20 * MIB, 1))).rejects.toMatchObject({ errno: 28 });
+    await pool.engine.delete(B);
+    await pool.write(A, 0, bytes(8 * MIB, 3));
+    expectAll(await pool.read(A, 0, 8 * MIB), 8 * MIB, 3);
+  });
 });
 
 describe('a failing disk', () => {

@@ -92,3 +92,15 @@ it('says once when it fills up and when that is over, before writers notice', as
   expect(levels()).toEqual(['low', 'critical', 'ok']);
   await pool.engine.close();
 });
+
+it('counts on what was deleted a moment ago, also while it is on its way back', async () => {
+  const pool = await poolOf({ reserveBytes: 32 * MIB });
+  expect(await create(pool, A, DISK)).toBeNull();
+  // Until nothing is left: the journal takes some of the disk.
+  for (let at = 0; at < DISK; at += MIB) await pool.write(A, at, bytes(MIB, 1)).catch(() => {});
+  expect(await create(pool, B, DISK)).toMatch(/0 GiB are free/);
+  await pool.engine.delete(A);
+  expect(await create(pool, B, DISK)).toBeNull();
+  await pool.write(B, 0, bytes(4 * MIB, 2));
+  expect(await pool.read(B, 3 * MIB, EXTENT)).toEqual(bytes(EXTENT, 2));
+});
