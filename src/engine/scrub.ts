@@ -27,6 +27,8 @@ const PAGES_PER_TURN = 16;
 const PACE_MS = 100;
 const PAGE_BYTES = 8192;
 const FINDINGS_MAX = 1000;
+/** From the start of the daemon to the first pass. */
+const FIRST_AFTER_MS = 3600 * 1000;
 
 /** The engine is closing; nothing has gone wrong. */
 class Stopped extends Error {}
@@ -47,7 +49,8 @@ export class Scrubber {
   #owedBytes = 0;
   #wake: (() => void) | null = null;
   #startedAt: number | null = null;
-  #endedAt: number | null;
+  #endedAt: number | null = null;
+  #dueAt: number;
   #pass = { readBytes: 0, pages: 0, sealed: 0, compared: 0 };
   #findings: Finding[] = [];
   /** Pages that were walked for a snapshot, which keeps them while it is there. */
@@ -75,8 +78,8 @@ export class Scrubber {
     this.#onEvent = parts.onEvent;
     // Before the first client reads.
     parts.damage.mark([...parts.state.damaged]);
-    // When the last pass before this start ended is not kept: the interval begins now.
-    this.#endedAt = parts.clock.now();
+    // When the last pass before this start ended is not kept: a daemon that is restarted often must come to one too.
+    this.#dueAt = parts.clock.now() + Math.min(parts.settings.scrubIntervalMs, FIRST_AFTER_MS);
     this.#stopPace = parts.clock.every(PACE_MS, () => this.#pay());
   }
 
@@ -91,6 +94,7 @@ export class Scrubber {
     this.#running ??= this.#passOnce().finally(() => {
       this.#running = null;
       this.#endedAt = this.#clock.now();
+      this.#dueAt = this.#endedAt + this.#settings.scrubIntervalMs;
     });
     return this.#running;
   }
@@ -98,7 +102,7 @@ export class Scrubber {
   get isDue(): boolean {
     const { scrubIntervalMs } = this.#settings;
     if (this.#running !== null || this.#isStopping || scrubIntervalMs === 0) return false;
-    return this.#clock.now() - (this.#endedAt ?? 0) >= scrubIntervalMs;
+    return this.#clock.now() >= this.#dueAt;
   }
 
   status(): ScrubStatus {
@@ -106,7 +110,7 @@ export class Scrubber {
     return {
       isRunning: this.#running !== null,
       startedAt: this.#startedAt,
-      endedAt: this.#startedAt === null || this.#running !== null ? null : this.#endedAt,
+      endedAt: this.#running === null ? this.#endedAt : null,
       readBytes,
       pages,
       sealedBytes: sealed * EXTENT_BYTES,
