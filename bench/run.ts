@@ -3,11 +3,11 @@
  * their spread as a table, everything measured as JSON under bench/results. It judges nothing: there is no pass or fail.
  */
 import { execFileSync } from 'node:child_process';
-import { mkdir, writeFile } from 'node:fs/promises';
-import { cpus, release, tmpdir, totalmem } from 'node:os';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import Table from 'cli-table3';
-import { Command, InvalidArgumentError } from 'commander';
+import { Command } from 'commander';
+import { keepResults, median, positive } from './machine.ts';
 import { JOBS, type Job } from './nbd/jobs.ts';
 import { type Measurement, measure } from './nbd/measure.ts';
 import { isInstalled, LIMIT, PEERS, type Peer } from './nbd/peers.ts';
@@ -24,13 +24,6 @@ type Options = {
 
 /** Results by job, then by peer: one entry a round. */
 export type Results = Map<string, Map<string, Measurement[]>>;
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = Math.floor(sorted.length / 2);
-  const upper = sorted[middle] ?? Number.NaN;
-  return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? Number.NaN) + upper) / 2;
-}
 
 /** Half the distance of the extremes, in percent of the median. */
 function spreadPercent(values: readonly number[]): number {
@@ -64,31 +57,6 @@ function printTable(jobs: readonly Job[], peers: readonly Peer[], results: Resul
   process.stdout.write(`${table.toString()}\n`);
 }
 
-/** Figures without their machine are worth nothing. */
-function machine(): Record<string, string | number> {
-  const commit = () => {
-    try {
-      return execFileSync('git', ['rev-parse', '--short', 'HEAD'], {
-        cwd: import.meta.dirname,
-        encoding: 'utf8',
-        stdio: 'pipe',
-      }).trim();
-    } catch {
-      return 'none';
-    }
-  };
-  const [first] = cpus();
-  return {
-    cpu: first?.model ?? 'unknown',
-    cpus: cpus().length,
-    memoryMib: Math.round(totalmem() / 2 ** 20),
-    kernel: release(),
-    node: process.versions.node,
-    commit: commit(),
-    at: new Date().toISOString(),
-  };
-}
-
 async function runAll(options: Options, jobs: readonly Job[], peers: readonly Peer[]): Promise<Results> {
   const results: Results = new Map(jobs.map((job) => [job.name, new Map(peers.map((peer) => [peer.name, []]))]));
   for (let round = 1; round <= options.rounds; round += 1) {
@@ -120,12 +88,6 @@ function select<T extends { readonly name: string }>(
       throw new Error(`nothing is called "${name}"; there are: ${all.map((one) => one.name).join(', ')}`);
     return found;
   });
-}
-
-function positive(text: string): number {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError('must be a whole number from 1 up');
-  return value;
 }
 
 const commas = (text: string) => text.split(',').map((name) => name.trim());
@@ -163,13 +125,8 @@ export async function bench(args: readonly string[]): Promise<Results> {
   const results = await runAll(options, jobs, peers);
   printTable(jobs, peers, results);
   const plain = Object.fromEntries([...results].map(([job, byPeer]) => [job, Object.fromEntries(byPeer)]));
-  const about = machine();
-  const folder = join(import.meta.dirname, 'results');
-  const path = options.json ?? join(folder, `${String(about['at']).replace(/[:.]/g, '-')}.json`);
-  if (options.json === undefined) await mkdir(folder, { recursive: true });
   const { seconds, rounds, sizeMib } = options;
-  await writeFile(path, `${JSON.stringify({ machine: about, seconds, rounds, sizeMib, results: plain }, null, 1)}\n`);
-  process.stderr.write(`written to ${path}\n`);
+  await keepResults(options.json, { seconds, rounds, sizeMib, results: plain });
   return results;
 }
 
