@@ -3,6 +3,7 @@
 import { describe, expect, it } from 'vitest';
 import { IoError } from '../sim/plane.ts';
 import { Random } from '../sim/random.ts';
+import { flipPage } from './edit.ts';
 import { afterPowerLoss, BLOCK, bytes, check, EXTENT, GIB, newDisk, openPool, type Pool, quiet, uuid } from './pool.ts';
 
 const A = uuid(1);
@@ -148,6 +149,23 @@ describe('a scrub', () => {
     expect((await again.engine.scrub()).findings).toHaveLength(slots);
     const shown = (await again.engine.scrubStatus()).findings.flatMap((finding) => finding.shown);
     expect(shown).toContainEqual({ id: S, kind: 'snapshot', offset: 0, length: GIB });
+  });
+
+  it.each(['references', 'sums'] as const)('goes on beside a damaged page of %s, which it names', async (type) => {
+    const pool = await kept();
+    // A second file, of a volume of its own, whose tables are sound.
+    await pool.engine.createVolume({ id: C, sizeBytes: GIB, sourceId: null });
+    await pool.write(C, 0, bytes(EXTENT, 9));
+    await pool.engine.createSnapshot({ id: uuid(4), volumeId: C });
+    if (type === 'sums') await pool.engine.scrub();
+    await pool.engine.close();
+    flipPage(pool.disk, (page) => page.type === type && page.owner === 1);
+    const again = await openPool(pool.disk, FAST);
+    const status = await again.engine.scrub();
+    expect(again.fatal).toEqual([]);
+    expect(status.findings).toMatchObject([{ path: 'pool/pages', address: null }]);
+    expect(type === 'sums' ? status.comparedBytes : status.sealedBytes).toBe(EXTENT);
+    expect(await again.read(C, 0, BLOCK)).toEqual(bytes(BLOCK, 9));
   });
 
   it('has a page that is still in memory written again', async () => {
