@@ -44,10 +44,10 @@ import { Turns } from './turns.ts';
 import type {
   ByteRange,
   FillRange,
+  Place,
   PoolStats,
   PublishOptions,
   ScrubStatus,
-  Shown,
   VolumeLimits,
   VolumeSpace,
   VolumeUsage,
@@ -600,7 +600,7 @@ class PoolEngine implements Engine {
     return this.#scrubber.status();
   }
 
-  async heal(options: { address: number; place: Shown; bytes: Uint8Array }): Promise<boolean> {
+  async heal(options: { address: number; place: Place; bytes: Uint8Array }): Promise<boolean> {
     return await this.#scrubber.heal(options);
   }
 

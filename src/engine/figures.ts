@@ -73,7 +73,7 @@ export class Figures {
     const answer: VolumeSpace[] = [];
     let turnAt = startedAt;
     for (const object of [...this.#state.objects.values()]) {
-      if (!this.#isThere(object)) continue;
+      if (!this.#state.isThere(object)) continue;
       const space = await this.#space(object);
       if (space !== null) answer.push(space);
       if (this.#clock.now() - turnAt < TURN_MS_MAX) continue;
@@ -82,10 +82,6 @@ export class Figures {
     }
     this.#lastAll = { answer, at: this.#clock.now(), tookMs: this.#clock.now() - startedAt };
     return answer;
-  }
-
-  #isThere({ number, id }: StoredObject): boolean {
-    return this.#state.objects.get(number)?.id === id;
   }
 
   async #space(object: StoredObject): Promise<VolumeSpace | null> {
@@ -120,7 +116,7 @@ export class Figures {
     const version = this.#families.version(object);
     let [mapped, bases] = [0, 0];
     for (let firstLeaf: number | null = 0; firstLeaf !== null; ) {
-      if (!this.#isThere(object)) return null;
+      if (!this.#state.isThere(object)) return null;
       const part = exclusivePart(this.#state, object, { firstLeaf, pagesMax: PAGES_PER_TURN });
       mapped += part.mapped;
       bases += part.bases;

@@ -9,13 +9,9 @@ import { Failure } from '../base/errors.ts';
 import { INNER_CHILDREN, type Page } from '../format/page.ts';
 import { EXTENT_BYTES, LEAF_ENTRIES } from '../native/plane.ts';
 import { LEAF_SPAN_BYTES, type State, type StoredObject, spanOf } from './state.ts';
+import type { Place } from './volume-store.ts';
 
-export type Place = {
-  readonly kind: 'volume' | 'snapshot';
-  readonly id: string;
-  readonly offset: number;
-  readonly length: number;
-};
+export type { Place };
 
 export type Wanted = {
   readonly extents: ReadonlySet<number>;

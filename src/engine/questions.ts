@@ -67,17 +67,13 @@ export class Questions {
     let firstLeaf: number | null = 0;
     while (firstLeaf !== null) {
       // Either may be deleted between two turns, and its pages with it.
-      if (!this.#isThere(from) || !this.#isThere(to)) return null;
+      if (!this.#state.isThere(from) || !this.#state.isThere(to)) return null;
       const part = diffPart(this.#state, { from, to }, { firstLeaf, leavesMax: LEAVES_PER_TURN });
       for (const range of part.ranges) changes.add(range);
       firstLeaf = part.nextLeaf;
       if (firstLeaf !== null) await this.#clock.pause();
     }
     return changes.words();
-  }
-
-  #isThere({ number, id }: StoredObject): boolean {
-    return this.#state.objects.get(number)?.id === id;
   }
 }
 

@@ -6,11 +6,10 @@
  * were read while it was there, and is still, are the bytes to be kept. Who makes an extent writable again (plane-servant.ts) takes its
  * sum away first, durably.
  */
-import { crc32 } from 'node:zlib';
 import type { Clock } from '../base/clock.ts';
 import { Failure } from '../base/errors.ts';
 import { type Files, isDiskError } from '../base/files.ts';
-import { type Page, SUMS_PER_PAGE } from '../format/page.ts';
+import { extentSum, type Page, SLOT_BYTES, SUMS_PER_PAGE } from '../format/page.ts';
 import type { EngineRecord } from '../format/record.ts';
 import { BLOCK_BYTES, EXTENT_BYTES, LEAF_ENTRIES, type Plane, SLOTS_PER_FILE } from '../native/plane.ts';
 import type { Damage } from './damage.ts';
@@ -18,14 +17,13 @@ import type { PoolSettings } from './interface.ts';
 import { whoShows } from './shown.ts';
 import { extentPath } from './space.ts';
 import type { State, StoredObject } from './state.ts';
-import type { Finding, ScrubStatus, Shown, StoreEvent } from './volume-store.ts';
+import type { Finding, Place, ScrubStatus, StoreEvent } from './volume-store.ts';
 
 /** Read by one call: 1 MiB. */
 const RUN_EXTENTS_MAX = 16;
 /** Looked at in one turn. */
 const PAGES_PER_TURN = 16;
 const PACE_MS = 100;
-const PAGE_BYTES = 8192;
 const FINDINGS_MAX = 1000;
 /** From the start of the daemon to the first pass. */
 const FIRST_AFTER_MS = 3600 * 1000;
@@ -43,7 +41,6 @@ export class Scrubber {
   readonly #rootProblem: () => string | null;
   readonly #settings: Pick<PoolSettings, 'scrubBytesPerSecond' | 'scrubIntervalMs'>;
   readonly #onEvent: (event: StoreEvent) => void;
-  readonly #stopPace: () => void;
   #running: Promise<void> | null = null;
   #isStopping = false;
   #owedBytes = 0;
@@ -80,7 +77,6 @@ export class Scrubber {
     parts.damage.mark([...parts.state.damaged]);
     // When the last pass before this start ended is not kept: a daemon that is restarted often must come to one too.
     this.#dueAt = parts.clock.now() + Math.min(parts.settings.scrubIntervalMs, FIRST_AFTER_MS);
-    this.#stopPace = parts.clock.every(PACE_MS, () => this.#pay());
   }
 
   /** Who shows what was known to be damaged before the start. */
@@ -122,7 +118,6 @@ export class Scrubber {
 
   async stop(): Promise<void> {
     this.#isStopping = true;
-    this.#stopPace();
     this.#wake?.();
     await this.#running?.catch(() => {});
   }
@@ -131,6 +126,8 @@ export class Scrubber {
     this.#startedAt = this.#clock.now();
     this.#pass = { readBytes: 0, pages: 0, sealed: 0, compared: 0 };
     this.#findings = [];
+    this.#owedBytes = 0;
+    const stopPace = this.#clock.every(PACE_MS, () => this.#pay());
     try {
       // Said again: a backup may have come that mends it.
       await this.#find([...this.#state.damaged], 'it is known to be damaged');
@@ -141,6 +138,8 @@ export class Scrubber {
       await this.#compare();
     } catch (error) {
       if (!(error instanceof Stopped)) throw error;
+    } finally {
+      stopPace();
     }
   }
 
@@ -154,7 +153,7 @@ export class Scrubber {
       if (problem !== null) bad.set(id, problem);
       this.#pass.pages += 1;
       turn += 1;
-      if (turn % PAGES_PER_TURN === 0) await this.#pace(PAGES_PER_TURN * PAGE_BYTES);
+      if (turn % PAGES_PER_TURN === 0) await this.#pace(PAGES_PER_TURN * SLOT_BYTES);
     }
     if (bad.size === 0) return;
     const { pages } = await whoShows(
@@ -168,26 +167,22 @@ export class Scrubber {
   // ---- sealing -------------------------------------------------------------------------------------------------------
 
   async #seal(): Promise<void> {
-    for (const [id, snapshot] of this.#walked) if (!this.#isThere(snapshot)) this.#walked.delete(id);
+    for (const [id, snapshot] of this.#walked) if (!this.#state.isThere(snapshot)) this.#walked.delete(id);
     for (const object of [...this.#state.objects.values()]) {
       if (object.kind === 'snapshot' && object.root !== 0) await this.#sealBelow(object, object.root);
     }
   }
 
-  #isThere({ number, id }: StoredObject): boolean {
-    return this.#state.objects.get(number)?.id === id;
-  }
-
   async #sealBelow(snapshot: StoredObject, id: number): Promise<void> {
     const keeper = this.#walked.get(id);
-    if ((keeper !== undefined && this.#isThere(keeper)) || !this.#isThere(snapshot)) return;
+    if ((keeper !== undefined && this.#state.isThere(keeper)) || !this.#state.isThere(snapshot)) return;
     const page = this.#page(id);
     if (page === null) return;
-    await this.#pace(PAGE_BYTES);
+    await this.#pace(SLOT_BYTES);
     if (page.type === 'leaf') await this.#asFarAsReadable(() => this.#sealLeaf(snapshot, page));
     // A snapshot's pages do not change.
     else for (const child of page.words) if (child !== 0) await this.#sealBelow(snapshot, child);
-    if (this.#isThere(snapshot)) this.#walked.set(id, snapshot);
+    if (this.#state.isThere(snapshot)) this.#walked.set(id, snapshot);
   }
 
   /** Null: it cannot be read, which the look at the pages has said. */
@@ -218,12 +213,12 @@ export class Scrubber {
     for (const run of runsOf([...addresses])) {
       const sums = await this.#sumsOf(run);
       // Gone: somebody may have begun to write there while the bytes were read.
-      if (!this.#isThere(snapshot)) return;
+      if (!this.#state.isThere(snapshot)) return;
       await this.#keep(run, sums);
       for (const address of run.filter((_, index) => sums[index] === 0)) {
         // A bus error is not the disk's.
         const [sum = 0] = await this.#sumsOf([address]);
-        if (!this.#isThere(snapshot)) return;
+        if (!this.#state.isThere(snapshot)) return;
         if (sum === 0) await this.#condemn([address], 'the disk cannot read it');
         else await this.#keep([address], [sum]);
       }
@@ -326,7 +321,7 @@ export class Scrubber {
   }
 
   /** Mends an extent with bytes from elsewhere, if they are the right ones. */
-  async heal({ address, place, bytes }: { address: number; place: Shown; bytes: Uint8Array }): Promise<boolean> {
+  async heal({ address, place, bytes }: { address: number; place: Place; bytes: Uint8Array }): Promise<boolean> {
     const sum = this.#state.damaged.has(address) ? this.#state.sumOf(address) : 0;
     const right = sum === 0 ? null : this.#rightBytes(bytes, sum, address, place);
     if (right === null) return false;
@@ -349,9 +344,9 @@ export class Scrubber {
   }
 
   /** As they are, or with zeros in the blocks that the place does not show of this extent: a write never came there. */
-  #rightBytes(bytes: Uint8Array, sum: number, address: number, place: Shown): Uint8Array | null {
+  #rightBytes(bytes: Uint8Array, sum: number, address: number, place: Place): Uint8Array | null {
     if (bytes.length !== EXTENT_BYTES) return null;
-    const isRight = (candidate: Uint8Array): boolean => Math.max(crc32(candidate), 1) === sum;
+    const isRight = (candidate: Uint8Array): boolean => extentSum(candidate) === sum;
     if (isRight(bytes)) return bytes;
     const object = this.#state.byId.get(place.id);
     const index = place.offset / EXTENT_BYTES;
@@ -401,7 +396,7 @@ function runsOf(addresses: number[]): number[][] {
   return runs;
 }
 
-function listOf(shown: readonly Shown[]): string {
+function listOf(shown: readonly Place[]): string {
   if (shown.length === 0) return 'nobody who can be named';
   return shown.map(({ id, kind, offset, length }) => `${kind} ${id} at ${offset} (${length} bytes)`).join(', ');
 }

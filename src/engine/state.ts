@@ -81,6 +81,11 @@ export class State {
     this.byId.set(object.id, object);
   }
 
+  /** Whether it is still the one of that number: it may have been deleted while somebody gave way. */
+  isThere({ number, id }: StoredObject): boolean {
+    return this.objects.get(number)?.id === id;
+  }
+
   takeFreed(): number[] {
     const freed = this.#freed;
     this.#freed = [];

@@ -1,8 +1,7 @@
 /** The bytes of sealed extents against their sums, whole and in the order in which they lie. Reads only; marks nothing. */
 
-import { crc32 } from 'node:zlib';
 import { type Files, isDiskError, type OpenFile } from '../base/files.ts';
-import { SUMS_PER_PAGE } from '../format/page.ts';
+import { extentSum, SUMS_PER_PAGE } from '../format/page.ts';
 import { EXTENT_BYTES, SLOTS_PER_FILE } from '../native/plane.ts';
 import { extentPath } from './space.ts';
 import type { State, StoredFile } from './state.ts';
@@ -68,7 +67,7 @@ function problemOf(file: OpenFile, { address, sum, bytes }: { address: number; s
     if (!isDiskError(error) || !(error instanceof Error)) throw error;
     return `it cannot be read: ${error.message}`;
   }
-  const found = crc32(bytes) || 1;
+  const found = extentSum(bytes);
   return found === sum ? null : `its bytes have sum ${hex(found)}, not ${hex(sum)}`;
 }
 

@@ -74,11 +74,11 @@ export type StoreEvent =
       readonly reason: string;
       /** Of an extent whose bytes can be given to `heal`; null: it is a table. */
       readonly address: number | null;
-      readonly shown: readonly Shown[];
+      readonly shown: readonly Place[];
     };
 
 /** Where a volume or snapshot shows something of the pool, in bytes. */
-export type Shown = {
+export type Place = {
   readonly id: string;
   readonly kind: 'volume' | 'snapshot';
   readonly offset: number;
@@ -93,7 +93,7 @@ export type Finding = {
   /** Of the extent; null: it is a table's page. */
   readonly address: number | null;
   /** Not more than a bounded number of them. */
-  readonly shown: readonly Shown[];
+  readonly shown: readonly Place[];
 };
 
 /** The pass that runs, or the last one since the start. Times are milliseconds since the epoch, null: not yet. */
@@ -183,7 +183,7 @@ export interface VolumeStore extends FillStore {
    * The bytes of a damaged extent, as `place` shows them. False, and nothing has changed, when they do not have the sum that was kept
    * (or there is none) or cannot be written.
    */
-  heal(options: { address: number; place: Shown; bytes: Uint8Array }): Promise<boolean>;
+  heal(options: { address: number; place: Place; bytes: Uint8Array }): Promise<boolean>;
   stats(): Promise<PoolStats>;
   close(): Promise<void>;
 }

@@ -63,6 +63,11 @@ export function newPage(id: number, type: PageType, owner: number): Page {
   return pageOver(new Uint8Array(SLOT_BYTES), id, type, owner);
 }
 
+/** What a page of sums holds for an extent with these bytes: 0 says that it has none, so a CRC-32 of 0 stands as 1. */
+export function extentSum(bytes: Uint8Array): number {
+  return crc32(bytes) || 1;
+}
+
 /** The leaf's payload as the plane takes it; a view, not a copy. */
 export function leafPayload(page: Page): Uint8Array {
   return page.bytes.subarray(HEADER_BYTES, HEADER_BYTES + LEAF_BYTES);

@@ -1,8 +1,7 @@
 /** Changes what lies on a simulated disk with the format's own encoders: right checksums, wrong contents. */
 
-import { crc32 } from 'node:zlib';
 import { type Checkpoint, decodeCheckpoint, encodeCheckpoint } from '../../src/format/checkpoint.ts';
-import { newPage, openPage, type Page, SLOT_BYTES, SUMS_PER_PAGE, sealPage } from '../../src/format/page.ts';
+import { extentSum, newPage, openPage, type Page, SLOT_BYTES, SUMS_PER_PAGE, sealPage } from '../../src/format/page.ts';
 import type { SimDisk } from '../sim/files.ts';
 import { EXTENT } from './pool.ts';
 
@@ -95,7 +94,7 @@ export function seal(disk: SimDisk, slots: readonly number[], sumOf = (sum: numb
     for (const at of slots) {
       const extent = new Uint8Array(EXTENT);
       file.read(at * EXTENT, extent);
-      page.words[at % SUMS_PER_PAGE] = sumOf(crc32(extent) || 1);
+      page.words[at % SUMS_PER_PAGE] = sumOf(extentSum(extent));
     }
     root.slots = Uint32Array.of(...root.slots, slot);
     root.references = Uint32Array.of(...root.references, 1);

@@ -4,8 +4,8 @@
  * freezes, captures and the reuse of extents fall into the middle of them.
  */
 
-import { crc32 } from 'node:zlib';
 import type { OpenFile } from '../../src/base/files.ts';
+import { extentSum } from '../../src/format/page.ts';
 import {
   BLOCK_BYTES,
   ENTRY_OWN,
@@ -895,7 +895,7 @@ export class SimPlane implements Plane {
       bytes.fill(0);
       try {
         this.#fileOf(fileNumber * SLOTS_PER_FILE).read((firstSlot + index) * EXTENT_BYTES, bytes);
-        return Math.max(crc32(bytes), 1);
+        return extentSum(bytes);
       } catch (error) {
         if (error instanceof DiskError) return 0;
         throw error;
