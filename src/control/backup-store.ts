@@ -9,6 +9,7 @@ import { type Rotated, rotateKeys } from '../backup/rotate.ts';
 import { Failure } from '../base/errors.ts';
 import { backupsWithBase, updateBackup } from '../catalog/backups.ts';
 import type { BackupRow } from '../catalog/schema.ts';
+import type { Manifest } from '../format/backup-manifest.ts';
 import { Background } from './background.ts';
 import type { Control } from './control.ts';
 
@@ -75,6 +76,14 @@ export class BackupStore {
       throw error;
     });
     return this.#opened;
+  }
+
+  /** Fails with `corrupt` where it is not. */
+  async manifest({ volumeId, backupId }: { volumeId: string; backupId: string }): Promise<Manifest> {
+    const manifest = await (await this.repository()).manifest(volumeId, backupId);
+    if (manifest !== null) return manifest;
+    const reason = `it has no manifest in ${this.container}`;
+    throw new Failure('corrupt', { path: `backup ${backupId}`, reason });
   }
 
   /** What is under way for a backup. */

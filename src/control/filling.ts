@@ -93,9 +93,9 @@ export class Filling {
 
   async #attempt(onOpen: () => void): Promise<void> {
     const { backend, backups } = this.#control;
-    const { volume_id: volumeId } = this.#options.row;
+    const { volume_id: volumeId, backup_id: backupId, source_volume_id: sourceId } = this.#options.row;
     const repository = await backups.repository();
-    this.#manifest ??= await this.#readManifest();
+    this.#manifest ??= await backups.manifest({ volumeId: sourceId, backupId });
     const manifest = this.#manifest;
     const keys = await keysOf(repository, manifest);
     const mapped = await backend.map(volumeId);
@@ -118,14 +118,6 @@ export class Filling {
         await this.#unlessStopped(this.#options.pause(DAMAGED_RETRY_MS, this.#stop.signal));
       await this.#complete();
     });
-  }
-
-  async #readManifest(): Promise<Manifest> {
-    const { backup_id: backupId, source_volume_id: source } = this.#options.row;
-    const manifest = await (await this.#control.backups.repository()).manifest(source, backupId);
-    if (manifest !== null) return manifest;
-    const { container } = this.#control.backups;
-    throw new Failure('corrupt', { path: `backup ${backupId}`, reason: `it has no manifest in ${container}` });
   }
 
   /** False: something is damaged. */

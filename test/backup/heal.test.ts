@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { Client } from 'undici';
 import { expect, test } from 'vitest';
 import { NbdClient } from '../../src/image/nbd-client.ts';
+import { flipBit } from '../support/bit-rot.ts';
 import { type Daemon, startDaemon } from '../support/daemon.ts';
 import { quarry, quarryJson, quarryOn } from '../support/quarry.ts';
 import { tempFolder } from '../support/temp.ts';
@@ -29,14 +30,6 @@ async function slotOf(path: string, piece: Buffer): Promise<number> {
   await file.read(head, 0, head.length, 0);
   for (let at = 0; at < head.length; at += EXTENT) if (head.subarray(at, at + EXTENT).equals(piece)) return at;
   throw new Error('the piece is not in the file');
-}
-
-async function flipBit(path: string, offset: number): Promise<void> {
-  await using file = await open(path, 'r+');
-  const byte = Buffer.alloc(1);
-  await file.read(byte, 0, 1, offset);
-  await file.write(Buffer.from([byte.readUInt8(0) ^ 0x10]), 0, 1, offset);
-  await file.sync();
 }
 
 test('a scrub mends a flipped bit from the backup that holds its bytes, and not from one that is damaged too', async () => {

@@ -1,21 +1,12 @@
-import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { flipBit } from '../support/bit-rot.ts';
 import { startDaemon } from '../support/daemon.ts';
 import { run, tryRun } from '../support/peers.ts';
 import { quarry, quarryJson, quarryOn } from '../support/quarry.ts';
 import { tempFolder } from '../support/temp.ts';
 
 const MIB = 2 ** 20;
-
-/** By somebody else than the daemon, as a disk does it; the slots of a fresh file are in the order of the writes. */
-async function flipBit(path: string, offset: number): Promise<void> {
-  await using file = await open(path, 'r+');
-  const byte = Buffer.alloc(1);
-  await file.read(byte, 0, 1, offset);
-  await file.write(Buffer.from([byte.readUInt8(0) ^ 0x10]), 0, 1, offset);
-  await file.sync();
-}
 
 test('quarry scrub finds the bit that the disk flipped, names who shows it, and qemu reads an error instead of it', async () => {
   await using folder = await tempFolder();
@@ -28,6 +19,7 @@ test('quarry scrub finds the bit that the disk flipped, names who shows it, and 
   expect(await quarryJson(daemon, 'scrub', '--status')).toMatchObject({ state: 'never' });
   expect(await quarryJson(daemon, 'scrub')).toMatchObject({ state: 'done', sealed_bytes: 4 * MIB, findings: [] });
 
+  // The slots of a fresh file are in the order of the writes.
   await flipBit(join(dataDir, 'pool', 'extents', '0000001.dat'), 5 * 65536 + 12_345);
   const found = await quarry(['--url', daemon.url, 'scrub', '-o', 'json']);
   expect(found.code).toBe(1);

@@ -5,8 +5,7 @@
 import { Type } from 'typebox';
 import { restoreBackup } from '../../backup/restore.ts';
 import { Failure } from '../../base/errors.ts';
-import { findBackup, updateBackup } from '../../catalog/backups.ts';
-import { mergeMetadata } from '../../catalog/details.ts';
+import { findBackup } from '../../catalog/backups.ts';
 import { updateVolume } from '../../catalog/volumes.ts';
 import { type Control, GIB } from '../control.ts';
 import { applyLimits } from '../limits.ts';
@@ -14,6 +13,7 @@ import { noteFailure } from '../messages.ts';
 import { requirePlace } from '../placement.ts';
 import { finish, tryBegin } from '../states.ts';
 import { taskKind } from './kind.ts';
+import { describeRestored, noteFailedRestore } from './restored.ts';
 
 export const RestoreBackupArgs = Type.Object({
   backupId: Type.String(),
@@ -33,12 +33,7 @@ export const restoreBackupTask = taskKind(RestoreBackupArgs, {
     const row = await findBackup(catalog.reader, backupId);
     if (row === undefined) throw new Failure('not_found', { kind: 'Backup', id: backupId });
     const repository = await backups.repository();
-    const manifest = await repository.manifest(row.volume_id, backupId);
-    if (manifest === null)
-      throw new Failure('corrupt', {
-        path: `backup ${backupId}`,
-        reason: `it has no manifest in ${backups.container}`,
-      });
+    const manifest = await backups.manifest({ volumeId: row.volume_id, backupId });
     if (isNew) {
       await requirePlace(control, volumeId);
       await backend.createVolume({ id: volumeId, sizeBytes: sizeGib * GIB, sourceId: null });
@@ -61,10 +56,7 @@ export const restoreBackupTask = taskKind(RestoreBackupArgs, {
       ),
     );
     metrics.restoreBytes.inc(manifest.stored_bytes);
-    await catalog.write(async (writer) => {
-      await updateVolume(writer, volumeId, { bootable: manifest.about.bootable ? 1 : 0 });
-      await mergeMetadata(writer, { id: volumeId, scope: 'image' }, Object.entries(manifest.about.image_metadata));
-    });
+    await catalog.write((writer) => describeRestored(writer, volumeId, manifest));
     if (!isNew) return;
     await applyLimits(control, volumeId);
     await exports.publishVolume(volumeId);
@@ -77,16 +69,7 @@ export const restoreBackupTask = taskKind(RestoreBackupArgs, {
   async failed(control, writer, args, reason, requestId) {
     await end(control, writer, { args, outcome: 'failed' });
     const volume = await updateVolume(writer, args.volumeId, { failure: reason });
-    const backup = await updateBackup(writer, args.backupId, { failure: reason });
-    if (backup !== undefined)
-      await noteFailure(control, writer, {
-        projectId: backup.project_id,
-        resource: 'VOLUME_BACKUP',
-        resourceId: backup.id,
-        action: 'restore_backup',
-        detail: 'backup_restore_failed',
-        requestId,
-      });
+    await noteFailedRestore(control, writer, { backupId: args.backupId, reason, requestId });
     if (volume !== undefined && args.action === 'create')
       await noteFailure(control, writer, {
         projectId: volume.project_id,

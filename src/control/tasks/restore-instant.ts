@@ -5,17 +5,14 @@
 import { Type } from 'typebox';
 import { fillRanges } from '../../backup/fill.ts';
 import { keysOf } from '../../backup/restore.ts';
-import { Failure } from '../../base/errors.ts';
-import { updateBackup } from '../../catalog/backups.ts';
-import { mergeMetadata } from '../../catalog/details.ts';
 import { findFill, removeFill, updateFill } from '../../catalog/fills.ts';
 import { updateVolume } from '../../catalog/volumes.ts';
 import { type Control, GIB } from '../control.ts';
 import { applyLimits } from '../limits.ts';
-import { noteFailure } from '../messages.ts';
 import { requirePlace } from '../placement.ts';
 import { finish } from '../states.ts';
 import { taskKind } from './kind.ts';
+import { describeRestored, noteFailedRestore } from './restored.ts';
 
 export const RestoreInstantArgs = Type.Object({
   backupId: Type.String(),
@@ -49,16 +46,7 @@ export const restoreInstantTask = taskKind(RestoreInstantArgs, {
     await finish(writer, { table: 'backups', id: backupId, action: 'restore', ...end });
     await removeFill(writer, volumeId);
     await updateVolume(writer, volumeId, { failure: reason });
-    const backup = await updateBackup(writer, backupId, { failure: reason });
-    if (backup !== undefined)
-      await noteFailure(control, writer, {
-        projectId: backup.project_id,
-        resource: 'VOLUME_BACKUP',
-        resourceId: backup.id,
-        action: 'restore_backup',
-        detail: 'backup_restore_failed',
-        requestId,
-      });
+    await noteFailedRestore(control, writer, { backupId, reason, requestId });
   },
 
   async after(control, { volumeId }) {
@@ -73,14 +61,11 @@ async function prepared(control: Control, { backupId, volumeId }: { backupId: st
   const row = await findFill(catalog.reader, volumeId);
   if (row === undefined || row.ranges !== null) return row;
   const repository = await backups.repository();
-  const manifest = await repository.manifest(row.source_volume_id, backupId);
-  if (manifest === null)
-    throw new Failure('corrupt', { path: `backup ${backupId}`, reason: `it has no manifest in ${backups.container}` });
+  const manifest = await backups.manifest({ volumeId: row.source_volume_id, backupId });
   await keysOf(repository, manifest);
   const ranges = fillRanges(manifest).map(({ offset, length }) => [offset, length]);
   return catalog.write(async (writer) => {
-    await updateVolume(writer, volumeId, { bootable: manifest.about.bootable ? 1 : 0 });
-    await mergeMetadata(writer, { id: volumeId, scope: 'image' }, Object.entries(manifest.about.image_metadata));
+    await describeRestored(writer, volumeId, manifest);
     return updateFill(writer, volumeId, { ranges: JSON.stringify(ranges), total_bytes: manifest.stored_bytes });
   });
 }
