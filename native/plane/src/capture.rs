@@ -354,7 +354,6 @@ impl Volume {
     pub(crate) fn freeze_here(&self) -> Vec<Change> {
         let changes = self.take_changes();
         self.generation.fetch_add(1, Ordering::SeqCst);
-        self.writeback.frozen();
         changes
     }
 

@@ -41,7 +41,7 @@ pub fn offset_of(extent: u32) -> u64 {
 }
 
 impl ExtentFile {
-    pub(crate) fn opened(&self) -> Result<&File, IoError> {
+    fn opened(&self) -> Result<&File, IoError> {
         if self.poisoned.load(Ordering::Relaxed) {
             return Err(IoError::Failed);
         }
@@ -338,15 +338,6 @@ impl Touched {
 
     /// Takes all of them.
     pub fn take(&self) -> Vec<u32> {
-        self.collect(|word| word.swap(0, Ordering::SeqCst))
-    }
-
-    /// They stay.
-    pub fn numbers(&self) -> Vec<u32> {
-        self.collect(|word| word.load(Ordering::SeqCst))
-    }
-
-    fn collect(&self, read: impl Fn(&AtomicU64) -> u64) -> Vec<u32> {
         let mut numbers = Vec::new();
         for (shelf_index, shelf) in self.shelves.iter().enumerate() {
             for (word_index, word) in shelf
@@ -357,7 +348,7 @@ impl Touched {
                 if word.load(Ordering::SeqCst) == 0 {
                     continue;
                 }
-                let mut bits = read(word);
+                let mut bits = word.swap(0, Ordering::SeqCst);
                 while bits != 0 {
                     let bit = bits.trailing_zeros();
                     numbers.push(
@@ -395,7 +386,6 @@ mod tests {
         touched.add(SLOTS_PER_FILE);
         touched.add(SLOTS_PER_FILE + 5);
         touched.add(SLOTS_PER_FILE * 9000);
-        assert_eq!(touched.numbers(), vec![1, 9000]);
         assert!(!touched.is_empty());
         assert_eq!(touched.take(), vec![1, 9000]);
         assert!(touched.is_empty());

@@ -23,4 +23,3 @@ pub mod throttle;
 pub mod together;
 pub mod volume;
 pub mod work;
-pub mod writeback;

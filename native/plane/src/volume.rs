@@ -31,7 +31,6 @@ use crate::map::{EXTENT_BYTES, Entry, LEAF_ENTRIES, LEAF_RANGE_BYTES, Leaf, Map}
 use crate::quiesce::Quiesce;
 use crate::throttle::Throttle;
 use crate::work::Workers;
-use crate::writeback::Writeback;
 
 const STRIPES: usize = 1024;
 /// Hint to the engine when a grant runs low; it knows better how much to give.
@@ -45,8 +44,6 @@ pub struct Shared {
     pub link: Link,
     pub sync_workers: Arc<Workers>,
     pub house_workers: Arc<Workers>,
-    /// May wait in the kernel for a busy disk.
-    pub writeback_workers: Arc<Workers>,
     pub fill_workers: Arc<Workers>,
     /// Copied from bases into extents.
     pub filled_bytes: AtomicU64,
@@ -70,7 +67,6 @@ impl Shared {
             link,
             sync_workers: Workers::new("sync", 8),
             house_workers: Workers::new("house", 2),
-            writeback_workers: Workers::new("writeback", 1),
             fill_workers: Workers::new("fill", 1),
             filled_bytes: AtomicU64::new(0),
             commits: crate::capture::Commits::default(),
@@ -101,7 +97,6 @@ pub struct Volume {
     /// Extents taken and unmapped again between two captures: the engine never learned of them.
     pub(crate) released: Mutex<Vec<u32>>,
     pub(crate) touched: Touched,
-    pub(crate) writeback: Writeback,
     is_filling: AtomicBool,
     /// Raised before the last capture.
     pub(crate) is_closing: AtomicBool,
@@ -195,7 +190,6 @@ impl Volume {
             dirty: Mutex::default(),
             released: Mutex::default(),
             touched: Touched::default(),
-            writeback: Writeback::default(),
             is_filling: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
             grants: Grants::default(),
@@ -464,9 +458,7 @@ impl Backing for Volume {
         let mut done = 0;
         self.until_done(patience, || {
             self.try_write(offset, source, patience, &mut done)
-        })?;
-        self.note_written(source.len() as u64);
-        Ok(())
+        })
     }
 
     fn trim(&self, offset: u64, length: u64, patience: Patience) -> Result<(), IoError> {
