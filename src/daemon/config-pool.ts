@@ -1,26 +1,25 @@
 /** The `[pool]` table of the configuration: how much may be promised, what is kept back, and when it is time to warn. */
 import { Failure } from '../base/errors.ts';
-import type { PoolSettings } from '../engine/engine.ts';
+import { DEFAULT_POOL_SETTINGS, type PoolSettings } from '../engine/settings.ts';
 
 type Plain = Readonly<Record<string, unknown>>;
 type Bound = { readonly fallback: number; readonly min: number; readonly max: number; readonly isWhole: boolean };
 
+const DAY_MS = 24 * 3600 * 1000;
+const STANDARD = DEFAULT_POOL_SETTINGS;
 /** The reserve has to hold the journal's halves and a checkpoint beside the last one. */
-const RESERVE = { fallback: 256 * 2 ** 20, min: 64 * 2 ** 20, max: 2 ** 50, isWhole: true };
+const RESERVE = { fallback: STANDARD.reserveBytes, min: 64 * 2 ** 20, max: 2 ** 50, isWhole: true };
 const BOUNDS = {
-  // Other services of this kind have the same default.
-  max_over_subscription_ratio: { fallback: 20, min: 1, max: 1_000_000, isWhole: false },
-  reserved_percentage: { fallback: 0, min: 0, max: 100, isWhole: true },
+  max_over_subscription_ratio: { fallback: STANDARD.maxOverSubscription, min: 1, max: 1_000_000, isWhole: false },
+  reserved_percentage: { fallback: STANDARD.reservedPercentage, min: 0, max: 100, isWhole: true },
   reserve_bytes: RESERVE,
-  // 32 MiB a second; 0 is never.
-  fill_bytes_per_second: { fallback: 32 * 2 ** 20, min: 0, max: 2 ** 40, isWhole: true },
-  low_percentage: { fallback: 80, min: 1, max: 100, isWhole: false },
-  critical_percentage: { fallback: 95, min: 1, max: 100, isWhole: false },
-  scrub_bytes_per_second: { fallback: 32 * 2 ** 20, min: 0, max: 2 ** 40, isWhole: true },
-  scrub_interval_days: { fallback: 7, min: 0, max: 3650, isWhole: false },
+  fill_bytes_per_second: { fallback: STANDARD.fillBytesPerSecond, min: 0, max: 2 ** 40, isWhole: true },
+  low_percentage: { fallback: STANDARD.lowPercentage, min: 1, max: 100, isWhole: false },
+  critical_percentage: { fallback: STANDARD.criticalPercentage, min: 1, max: 100, isWhole: false },
+  scrub_bytes_per_second: { fallback: STANDARD.scrubBytesPerSecond, min: 0, max: 2 ** 40, isWhole: true },
+  scrub_interval_days: { fallback: STANDARD.scrubIntervalMs / DAY_MS, min: 0, max: 3650, isWhole: false },
 } as const satisfies Readonly<Record<string, Bound>>;
 type Key = keyof typeof BOUNDS;
-const DAY_MS = 24 * 3600 * 1000;
 
 export function poolOf(table: Plain): PoolSettings {
   for (const key of Object.keys(table))

@@ -1,6 +1,6 @@
 /**
- * The engine: what a pool holds and everything that may be asked of it. The only file of this folder that others import
- * (besides check.ts). Decides synchronously, then waits for durability; talks to the plane, the journal and the disk, and
+ * The engine: what a pool holds and everything that may be asked of it. The only file of this folder that others run (besides check.ts;
+ * types and defaults have files of their own). Decides synchronously, then waits for durability; talks to the plane, the journal and the disk, and
  * knows nothing of HTTP, users or names other than export names.
  *
  * Every operation is idempotent by id. Records are applied in the turn in which they are appended, so the order of the
@@ -38,6 +38,7 @@ import {
 } from './recovery.ts';
 import { requireFits, requireGroup, requireSize } from './requests.ts';
 import { Scrubber } from './scrub.ts';
+import { DEFAULT_POOL_SETTINGS } from './settings.ts';
 import { extentPath, Space } from './space.ts';
 import type { State, StoredObject } from './state.ts';
 import { Turns } from './turns.ts';
@@ -53,7 +54,8 @@ import type {
   VolumeUsage,
 } from './volume-store.ts';
 
-export type { Engine, EngineOptions, EngineParts, PoolSettings } from './interface.ts';
+export type { Engine, EngineOptions, EngineParts } from './interface.ts';
+export type { PoolSettings } from './settings.ts';
 
 const LOCK_PATH = 'lock';
 const COMMIT_PERIOD_MS = 10_000;
@@ -63,16 +65,9 @@ const JOURNAL_FILL_MAX = 0.5;
 const DIRTY_PAGES_MAX = 8192;
 
 export const DEFAULT_ENGINE_OPTIONS: EngineOptions = {
-  reserveBytes: 256 * 2 ** 20,
-  maxOverSubscription: 20,
-  reservedPercentage: 0,
-  scrubBytesPerSecond: 32 * 2 ** 20,
-  scrubIntervalMs: 7 * 24 * 3600 * 1000,
-  lowPercentage: 80,
-  criticalPercentage: 95,
+  ...DEFAULT_POOL_SETTINGS,
   journalHalfBytes: 16 * 2 ** 20,
   cleanPagesMax: 4096,
-  fillBytesPerSecond: 32 * 2 ** 20,
 };
 
 type Parked = { readonly number: number; readonly mode: ExportMode };

@@ -3,25 +3,8 @@
 import type { Clock } from '../base/clock.ts';
 import type { Files } from '../base/files.ts';
 import type { Plane } from '../native/plane.ts';
+import type { PoolSettings } from './settings.ts';
 import type { ScrubStatus, StoreEvent, VolumeStore } from './volume-store.ts';
-
-export type PoolSettings = {
-  /** Kept free on the filesystem for journal, checkpoints and the catalog: no extent is granted into it. */
-  readonly reserveBytes: number;
-  /** Volumes together may be so many times as large as the filesystem. */
-  readonly maxOverSubscription: number;
-  /** Of the filesystem, in percent: what new volumes do not count on. Those there are may fill it. */
-  readonly reservedPercentage: number;
-  /** How full, in percent, the pool is when somebody has to be told, and when it is urgent. */
-  readonly lowPercentage: number;
-  readonly criticalPercentage: number;
-  /** Bytes that the scrub reads in a second; 0: as fast as the disk goes. */
-  readonly scrubBytesPerSecond: number;
-  /** From the end of one pass of the scrub to the start of the next; 0: none by itself. */
-  readonly scrubIntervalMs: number;
-  /** Extents filled up so that their bases become free; 0: never. */
-  readonly fillBytesPerSecond: number;
-};
 
 export type EngineOptions = PoolSettings & {
   readonly journalHalfBytes: number;

@@ -6,7 +6,7 @@
 import { Failure } from '../base/errors.ts';
 import type { Files } from '../base/files.ts';
 import { EXTENT_BYTES } from '../native/plane.ts';
-import type { PoolSettings } from './interface.ts';
+import type { PoolSettings } from './settings.ts';
 import type { State } from './state.ts';
 import type { PoolLevel, StoreEvent } from './volume-store.ts';
 

@@ -13,7 +13,7 @@ import { extentSum, type Page, SLOT_BYTES, SUMS_PER_PAGE } from '../format/page.
 import type { EngineRecord } from '../format/record.ts';
 import { BLOCK_BYTES, EXTENT_BYTES, LEAF_ENTRIES, type Plane, SLOTS_PER_FILE } from '../native/plane.ts';
 import type { Damage } from './damage.ts';
-import type { PoolSettings } from './interface.ts';
+import type { PoolSettings } from './settings.ts';
 import { whoShows } from './shown.ts';
 import { extentPath } from './space.ts';
 import type { State, StoredObject } from './state.ts';

@@ -91,15 +91,7 @@ fn run(seed: u64, steps: usize) {
             }
             50..60 => {
                 patiently(&volume, || volume.trim(offset, length, Patience::Wait)).unwrap();
-                let first = offset.next_multiple_of(4096);
-                let past = if offset + length == SIZE {
-                    SIZE
-                } else {
-                    (offset + length) / 4096 * 4096
-                };
-                if first < past {
-                    model[first as usize..past as usize].fill(0);
-                }
+                trim_model(&mut model, offset, length, SIZE);
             }
             60..75 => {
                 let found = patiently(&volume, || {

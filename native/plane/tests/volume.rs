@@ -61,16 +61,7 @@ fn run(seed: u64, steps: usize) {
             }
             70..76 => {
                 with_entered(volume, || volume.trim(offset, length, Patience::Wait)).unwrap();
-                // Whole blocks become zeros; edges stay.
-                let first = offset.next_multiple_of(4096);
-                let past = if offset + length == size {
-                    size
-                } else {
-                    (offset + length) / 4096 * 4096
-                };
-                if first < past {
-                    model[first as usize..past as usize].fill(0);
-                }
+                trim_model(model, offset, length, size);
             }
             76..84 => {
                 let mut bytes = vec![0x55; length as usize];

@@ -72,6 +72,25 @@ fn publish_unlisted(fixture: &Fixture, name: &str, is_listed: bool) {
     fixture.server.publish(name.into(), spec);
 }
 
+/// Of a client that asked for 1000 MiB and reads nothing: what was read is bounded by what may be outstanding, and it can be put out.
+fn assert_deaf_client_is_bounded(fixture: &Fixture) {
+    let read = fixture
+        .server
+        .export_stats(&(fixture.memory.clone() as _))
+        .read_bytes;
+    assert!(
+        read <= 160 << 20,
+        "{read} bytes were read for a client that reads none"
+    );
+    let (done, waiting) = std::sync::mpsc::channel();
+    fixture
+        .server
+        .unpublish("disk", Box::new(move || done.send(()).unwrap()));
+    waiting
+        .recv_timeout(Duration::from_secs(20))
+        .expect("unpublish ends the deaf client's connection");
+}
+
 /// Counters are written after the reply that they count, so a test may have to wait a moment.
 fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(20);

@@ -316,6 +316,19 @@ pub fn assert_same(seed: u64, what: &str, actual: &[u8], expected: &[u8]) {
     }
 }
 
+/// What a TRIM leaves of a volume of `size` bytes: whole blocks become zeros; edges stay.
+pub fn trim_model(model: &mut [u8], offset: u64, length: u64, size: u64) {
+    let first = offset.next_multiple_of(4096);
+    let past = if offset + length == size {
+        size
+    } else {
+        (offset + length) / 4096 * 4096
+    };
+    if first < past {
+        model[first as usize..past as usize].fill(0);
+    }
+}
+
 pub fn range(random: &mut Random, size: u64) -> (u64, u64) {
     // Half aligned to blocks, half to anything; mostly small.
     let length_max = if random.below(4) == 0 {
